@@ -1,0 +1,317 @@
+"""Data sets as torch Datasets of normalised pictures.
+
+Embedded ones need no download. Real ones are read from $LAB_DATA, which is never
+written, or from --data-dir, where downloads and unpacked copies go.
+"""
+
+import gzip
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+from lab import UserError, results
+
+
+class Images(TensorDataset):
+    """Normalised pictures (N, C, H, W) float32 and labels (N) int64.
+
+    Each channel of the training set has mean 0 and variance 1; mean and std
+    (C, 1, 1) turn the pictures back. classes: the labels' names.
+    """
+
+    def __init__(self, pictures, labels, classes, name, mean, std):
+        super().__init__(pictures, labels)
+        self.classes, self.name, self.mean, self.std = classes, name, mean, std
+
+    def picture(self, index):
+        """Picture `index` as one looks at it: (H, W) or (H, W, 3), 0..1."""
+        picture = self.tensors[0][index] * self.std + self.mean
+        return picture.clamp(0, 1).permute(1, 2, 0).squeeze(2).numpy()
+
+    def first(self, n):
+        """The first n samples."""
+        pictures, labels = (tensor[:n] for tensor in self.tensors)
+        return Images(pictures, labels, self.classes, self.name, self.mean, self.std)
+
+
+def load(args, size=None):
+    """Training and test set of args.data, resized to size x size if size is given.
+
+    --quick leaves 64 and 32 samples. Raises UserError if the set is not here and
+    cannot be fetched, or is corrupt.
+    """
+    options = {"size": size} if size else {}
+    if args.data in REAL:
+        options["data_dir"] = args.data_dir
+    train, test = (EMBEDDED | REAL)[args.data](**options)
+    if args.quick:
+        train, test = train.first(64), test.first(32)
+    if results.run:
+        results.run.samples = {"train": len(train), "test": len(test)}
+    return train, test
+
+
+def digits(size=16):
+    """Scikit-learn's 1,797 handwritten digits, 1,400 of them for training."""
+    train, test = _digits()
+    return _normalised(train, test, "0123456789", "digits", size)
+
+
+def cluttered(size=32, n_train=4000, n_test=1000, seed=0):
+    """Those digits at any place and scale among six fragments of others.
+
+    Other numbers or seeds give other samples without end. No digit of the training
+    set, nor a fragment of it, is in the test set.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    train, test = (
+        _clutter(*part, size, n, generator)
+        for part, n in zip(_digits(), (n_train, n_test)))
+    return _normalised(train, test, "0123456789", "cluttered", size)
+
+
+def mnist(data_dir, size=None):
+    """MNIST, 60,000 + 10,000 digits (1, 28, 28)."""
+    from torchvision.datasets import MNIST
+    return _idx(MNIST, "mnist", "0123456789", data_dir, size)
+
+
+def fashion_mnist(data_dir, size=None):
+    """Fashion-MNIST, 60,000 + 10,000 pieces of clothing (1, 28, 28)."""
+    from torchvision.datasets import FashionMNIST
+    return _idx(FashionMNIST, "fashion_mnist", FashionMNIST.classes, data_dir, size)
+
+
+def cifar10(data_dir, size=None):
+    """CIFAR-10, 50,000 + 10,000 objects (3, 32, 32), or what is here of it.
+
+    If batches of the training set are missing, it says so on stderr.
+    """
+    from torchvision.datasets import CIFAR10
+    folder = Path(CIFAR10.base_folder)
+    needed = [folder / "test_batch", folder / "batches.meta"]
+
+    def batches(place):
+        return [entry for entry in CIFAR10.train_list
+                if (place / folder / entry[0]).is_file()]
+
+    place = max(_places(data_dir), key=lambda place: len(batches(place)))
+    if not batches(place) or not _has(place, needed):
+        archive = _first(data_dir, [CIFAR10.filename])
+        if archive:
+            _verify(archive / CIFAR10.filename, CIFAR10.tgz_md5)
+        place = _fetch(CIFAR10, "cifar10", data_dir, needed,
+                       archive and archive / CIFAR10.filename)
+
+    class Here(CIFAR10):
+        train_list = batches(place)
+
+    meta = [CIFAR10.meta["filename"], CIFAR10.meta["md5"]]
+    for file, md5 in [*Here.train_list, *CIFAR10.test_list, meta]:
+        _verify(place / folder / file, md5)
+    train, test = sets = [Here(place, train=train) for train in (True, False)]
+    if len(Here.train_list) < len(CIFAR10.train_list):
+        files = ", ".join(file for file, _ in Here.train_list)
+        print(f"cifar10: of the training set only {files} in {place / folder}: "
+              f"{len(train):,} training and {len(test):,} test samples",
+              file=sys.stderr)
+    parts = [(torch.from_numpy(part.data).permute(0, 3, 1, 2),
+              torch.tensor(part.targets)) for part in sets]
+    return _normalised(*parts, train.classes, "cifar10", size)
+
+
+EMBEDDED = {"digits": digits, "cluttered": cluttered}
+REAL = {"mnist": mnist, "fashion_mnist": fashion_mnist, "cifar10": cifar10}
+
+
+def random_crop(images, padding=4):
+    """Shift each image (B, C, H, W) by up to `padding` pixels; zeros come in."""
+    B, _, H, W = images.shape
+    top, left = torch.randint(2 * padding + 1, (2, B), device=images.device)
+    return _windows(F.pad(images, [padding] * 4), top, left, H, W)
+
+
+def random_flip(images):
+    """Mirror each image (B, C, H, W) left to right with probability 1/2."""
+    chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+    return torch.where(chosen, images.flip(3), images)
+
+
+def _windows(images, top, left, height, width):
+    """The window of each image (B, C, H, W) at its own top and left (B)."""
+    B, C = (torch.arange(n, device=images.device) for n in images.shape[:2])
+    rows = top[:, None] + torch.arange(height, device=images.device)
+    columns = left[:, None] + torch.arange(width, device=images.device)
+    return images[B[:, None, None, None], C[:, None, None],
+                  rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def _normalised(train, test, classes, name, size):
+    """Two Images from (pictures, labels); pictures uint8 0..255 or float 0..1."""
+    parts = []
+    for pictures, labels in (train, test):
+        if pictures.dtype == torch.uint8:
+            pictures = pictures.float().div_(255)
+        if size and tuple(pictures.shape[2:]) != (size, size):
+            pictures = F.interpolate(pictures, (size, size), mode="bilinear")
+        parts.append((pictures, labels))
+    std, mean = torch.std_mean(parts[0][0], (0, 2, 3), correction=0)
+    mean, std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
+    return [Images(pictures.sub_(mean).div_(std).contiguous(), labels, list(classes),
+                   name, mean, std) for pictures, labels in parts]
+
+
+def _digits():
+    """((pictures (N, 1, 8, 8), labels (N)) for training, the same for testing)."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+    pictures, labels = load_digits(return_X_y=True)
+    split = train_test_split(pictures.reshape(-1, 1, 8, 8) / 16, labels,
+                             train_size=1400, stratify=labels, random_state=0)
+    train, test, train_labels, test_labels = map(torch.from_numpy, split)
+    return (train.float(), train_labels), (test.float(), test_labels)
+
+
+def _clutter(pictures, labels, size, n, generator, fragments=6):
+    def uniform(low, high):
+        return low + (high - low) * torch.rand(n, generator=generator)
+
+    def pick():
+        return torch.randint(len(pictures), (n,), generator=generator)
+
+    def pasted(picture, scale):
+        """Each picture at `scale` of the canvas, anywhere on it."""
+        theta = torch.zeros(n, 2, 3)
+        theta[:, 0, 0] = theta[:, 1, 1] = 1 / scale
+        for axis in (0, 1):
+            theta[:, axis, 2] = uniform(scale - 1, 1 - scale) / scale
+        grid = F.affine_grid(theta, (n, 1, size, size), align_corners=False)
+        return F.grid_sample(picture, grid, align_corners=False)
+
+    chosen = pick()
+    scale = uniform(0.45, 0.7)
+    canvas = pasted(pictures[chosen], scale)
+    for _ in range(fragments):
+        top, left = torch.randint(6, (2, n), generator=generator)
+        fragment = _windows(pictures[pick()], top, left, 3, 3)
+        canvas = torch.maximum(canvas, pasted(fragment, scale * 3 / 8))
+    return canvas, labels[chosen]
+
+
+def _idx(kind, name, classes, data_dir, size):
+    """MNIST and what has its format; the packed files are the ones with an MD5."""
+    raw = Path(kind.__name__) / "raw"
+    packed = [raw / file for file, _ in kind.resources]
+    unpacked = [file.with_suffix("") for file in packed]
+    if place := _first(data_dir, packed):
+        for file, (_, md5) in zip(packed, kind.resources):
+            _verify(place / file, md5)
+        _writable(data_dir)
+        for file, target in zip(packed, unpacked):
+            with (gzip.open(place / file) as source,
+                  results.atomic(data_dir / target) as temporary,
+                  open(temporary, "wb") as copy):
+                shutil.copyfileobj(source, copy)
+        place = data_dir
+    else:
+        place = (_first(data_dir, unpacked)
+                 or _fetch(kind, name, data_dir, packed))
+    for file in unpacked:
+        _complete(place / file)
+    sets = [kind(place, train=train) for train in (True, False)]
+    parts = [(part.data[:, None], part.targets) for part in sets]
+    return _normalised(*parts, classes, name, size)
+
+
+def _places(data_dir):
+    """Where to look, in this order."""
+    lab_data = os.environ.get("LAB_DATA")
+    return [Path(lab_data), data_dir] if lab_data else [data_dir]
+
+
+def _first(data_dir, files):
+    """The first place with all these files, or None."""
+    return next((place for place in _places(data_dir) if _has(place, files)), None)
+
+
+def _has(place, files):
+    return all((place / file).is_file() for file in files)
+
+
+def _verify(file, md5):
+    from torchvision.datasets.utils import check_integrity
+    try:
+        if check_integrity(file, md5):
+            return
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}")
+    raise UserError(f"{file} is corrupt (its MD5 is not {md5}): put the original "
+                    "in its place, or delete it to fetch it anew")
+
+
+def _complete(file):
+    """Check that an IDX file is as long as its header says."""
+    with open(file, "rb") as content:
+        header = content.read(16)
+    dimensions = header[3] if len(header) == 16 else 0
+    length = 1
+    for i in range(dimensions):
+        length *= int.from_bytes(header[4 + 4 * i:8 + 4 * i], "big")
+    if not dimensions or file.stat().st_size != 4 + 4 * dimensions + length:
+        raise UserError(f"{file} is corrupt (its length is not what its header "
+                        "says): delete it")
+
+
+def _writable(data_dir):
+    """Make --data-dir, unless it is where nothing may be written."""
+    lab_data = os.environ.get("LAB_DATA")
+    if lab_data and data_dir.resolve().is_relative_to(Path(lab_data).resolve()):
+        raise UserError(f"--data-dir {data_dir} is in $LAB_DATA, which is never "
+                        "written: name another folder")
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--data-dir {data_dir} cannot be made: {error.strerror}")
+
+
+def _fetch(kind, name, data_dir, files, archive=None):
+    """Download, or unpack `archive`, by torchvision's own code; -> data_dir.
+
+    It works in a folder of its own, so that what is in data_dir is always whole.
+    """
+    import socket
+    _writable(data_dir)
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(10)
+    try:
+        with tempfile.TemporaryDirectory(dir=data_dir, prefix=".fetching-") as folder:
+            if archive:
+                shutil.copy(archive, folder)
+            else:
+                print(f"downloading {name} into {data_dir}", file=sys.stderr)
+            kind(folder, download=True)
+            for file in filter(Path.is_file, list(Path(folder).rglob("*"))):
+                target = data_dir / file.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
+    except Exception as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[-1]
+        places = ", ".join(_described(place, files) for place in _places(data_dir))
+        raise UserError(f"{name} is not in {places} and cannot be fetched ({reason}); "
+                        f"with a network: {results.run.command}")
+    finally:
+        socket.setdefaulttimeout(patience)
+    return data_dir
+
+
+def _described(place, files):
+    """A place looked in; which of the files it lacks, if it has others of them."""
+    lacking = [Path(file).name for file in files if not (place / file).is_file()]
+    folder = (place / files[0]).parent
+    return f"{folder} (no {', '.join(lacking)})" if folder.is_dir() else f"{place}"

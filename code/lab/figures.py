@@ -1,0 +1,460 @@
+"""Figures in one look (lab.look), saved with where they came from."""
+
+import io
+import json
+import os
+import sys
+from itertools import zip_longest
+
+from lab import results
+from lab.diagrams import architecture
+from lab.look import (BESIDE, FULL, HEAVY, PALETTE, SMALL, TEXT, THIN, TITLE, array,
+                      as_picture, canvas, color, crop, darken, quietly, settle, sheet,
+                      spread, stretch, width)
+
+__all__ = [
+    "BESIDE", "FULL", "HEAVY", "PALETTE", "SMALL", "TEXT", "THIN", "TITLE", "annotate",
+    "architecture", "bars", "color", "confusion", "crop", "curves", "feature_maps",
+    "filters", "images", "label_lines", "panels", "save", "sheet", "width",
+]
+
+
+def panels(n=1, size=FULL, xlabel="", ylabel="", titles=(), roles=(), sharey=True):
+    """A figure with n empty axes side by side, in our look.
+
+    titles and roles ("idea", "control", …) name and colour them. Returns the
+    figure and the list of axes. Draw lines with label=…, then call label_lines.
+    """
+    figure = canvas(size)
+    figure.set_layout_engine("constrained", wspace=0.04)
+    axes = list(figure.subplots(1, n, sharey=sharey, squeeze=False)[0])
+    axes[0].set_ylabel(ylabel)
+    for axis in axes:
+        axis.set_xlabel(xlabel)
+        axis.margins(x=0)
+    for axis, title, role in zip_longest(axes, titles, roles):
+        axis.set_title(title or "", color=color(role or "ink"))
+    return figure, axes
+
+
+def label_lines(axis, size=TEXT):
+    """Write each line's label at its right end, none over another.
+
+    Call it when the axis is complete: places are computed for its final limits.
+    """
+    settle(axis.figure)
+    lines = [line for line in axis.lines
+             if not line.get_label().startswith("_") and len(_data(line))]
+    ends = [_data(line)[-1] for line in lines]
+    heights = [axis.transData.transform(end)[1] for end in ends]
+    places = spread(heights, 1.2 * size, axis.bbox.y0, axis.bbox.y1)
+    for line, end, height, place in zip(lines, ends, heights, places):
+        axis.annotate(
+            line.get_label(), end, (9, place - height), textcoords="offset points",
+            va="center_baseline", size=size, color=line.get_color(),
+            annotation_clip=False,
+            weight="bold" if line.get_linewidth() >= HEAVY else "normal")
+
+
+def annotate(axis, x, y, text, size=TEXT):
+    """Say what to see at (x, y): text where it covers no line, and a pointer.
+
+    Call it last, after label_lines, which moves the axis.
+    """
+    import numpy as np
+
+    settle(axis.figure)
+    target = axis.transData.transform((x, y))
+    note = axis.annotate(
+        text, (x, y), target, textcoords="figure points", size=size,
+        linespacing=1.35, va="bottom", color=color("ink"),
+        bbox={"facecolor": color("paper"), "edgecolor": "none", "pad": 3},
+        arrowprops={"arrowstyle": "-", "color": color("muted"), "linewidth": 1.5,
+                    "shrinkA": 2, "shrinkB": 6})
+    wide, high = note.get_window_extent().size
+    ink = np.concatenate([[target], *(_points(line) for line in axis.lines)])
+
+    def cost(left, bottom):
+        nearest = np.clip(ink, (left, bottom), (left + wide, bottom + high))
+        room = np.hypot(*(ink - nearest).T).min()
+        edge = np.clip(target, (left, bottom), (left + wide, bottom + high))
+        away = np.hypot(*(target - edge))
+        return 1000 * (room < 6) + 20 * max(0, 24 - room) + abs(away - 60)
+
+    box = axis.bbox
+    places = [(left, bottom)
+              for left in np.arange(box.x0 + 16, box.x1 - wide - 4, 12)
+              for bottom in np.arange(box.y0 + 12, box.y1 - high - 8, 12)]
+    note.set_position(min(places, key=lambda place: cost(*place), default=target))
+
+
+def _data(line):
+    """The points of a line, without those that are not finite."""
+    import numpy as np
+
+    points = line.get_xydata()
+    return points[np.isfinite(points).all(1)]
+
+
+def _points(line):
+    """Places in pixels along a line, close enough together to keep text off it."""
+    import numpy as np
+
+    corners = line.get_transform().transform(_data(line))
+    steps = np.linspace(0, 1, 40)[:, None]
+    return np.concatenate([corners, *(
+        a + steps * (b - a) for a, b in zip(corners, corners[1:]))])
+
+
+def curves(comparison, ylabel, xlabel="epoch", note=None, size=FULL):
+    """Training curves side by side, the control beside the idea.
+
+    comparison: {title: (role, {label: runs})}, runs a list with one list of values
+    per seed; the line is their mean, the band spans lowest to highest. The first
+    label of a panel is heavy. A list of roles gives each label its own colour.
+    note: (title of a panel, label, epoch, text).
+    """
+    import numpy as np
+    from matplotlib.ticker import MaxNLocator
+
+    of_panels = [roles if isinstance(roles, str) else None
+                 for roles, _ in comparison.values()]
+    figure, axes = panels(len(comparison), size, xlabel=xlabel, ylabel=ylabel,
+                          titles=list(comparison), roles=of_panels)
+    for axis, (roles, series) in zip(axes, comparison.values()):
+        if isinstance(roles, str):
+            roles = [roles] * len(series)
+        for k, (role, (label, runs)) in enumerate(zip(roles, series.items())):
+            values = np.atleast_2d(np.asarray(runs, float))
+            epochs = np.arange(1, values.shape[1] + 1)
+            axis.fill_between(epochs, values.min(0), values.max(0), linewidth=0,
+                              color=color(role), alpha=0.14)
+            axis.plot(epochs, values.mean(0), label=label, color=color(role),
+                      linewidth=THIN if k else HEAVY, alpha=0.65 if k else 1,
+                      marker="o" if len(epochs) == 1 else "", clip_on=False,
+                      zorder=3 if k else 4)
+        axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    high = axes[0].get_ylim()[1]
+    if 0 <= min(axis.dataLim.y0 for axis in axes) < high / 3:
+        axes[0].set_ylim(-0.02 * high, high)
+    for axis in axes:
+        label_lines(axis)
+    if note:
+        title, label, epoch, text = note
+        axis = axes[list(comparison).index(title)]
+        line = next(line for line in axis.lines if line.get_label() == label)
+        epoch = min(epoch, len(line.get_xdata()))  # a quick run has only one
+        annotate(axis, epoch, line.get_ydata()[epoch - 1], text)
+    return figure
+
+
+def images(pictures, captions=None, columns=None, highlight=(), size=FULL):
+    """Pictures in a grid with captions below; those in `highlight` are framed.
+
+    pictures: a list of (H, W), (H, W, 3) or (C, H, W) arrays or tensors with values
+    0..1, or {name of a row: list}. captions and highlight (indices) count them
+    from left to right, row by row.
+    """
+    named = isinstance(pictures, dict)
+    flat = sum(pictures.values(), []) if named else list(pictures)
+    flat = [as_picture(picture) for picture in flat]
+    figure, axis = sheet(size)
+    if not flat:
+        axis.text(2, 30, "none", color=color("muted"))
+        crop(figure, 48)
+        return figure
+    left = max(width(figure, name) for name in pictures) + 20 if named else 0
+    gap, below = 14, 28 if captions else 0
+    aspect = flat[0].shape[0] / flat[0].shape[1]
+
+    def wide(columns):  # of a picture, when there are so many columns
+        lines = len(pictures) if named else -(-len(flat) // columns)
+        high = (size[1] - 6 - (lines - 1) * gap) / lines - below
+        return min((size[0] - 6 - left - (columns - 1) * gap) / columns, high / aspect)
+
+    if named:
+        columns = max(len(row) for row in pictures.values())
+    columns = columns or max(range(1, len(flat) + 1), key=wide)
+    w, h = wide(columns), wide(columns) * aspect
+    rows = list(pictures.values()) if named else [
+        flat[k : k + columns] for k in range(0, len(flat), columns)]
+    cells = [(r, c) for r, row in enumerate(rows) for c in range(len(row))]
+    for k, (row, column) in enumerate(cells):
+        x, y = left + 3 + column * (w + gap), 3 + row * (h + below + gap)
+        marked = k in highlight
+        _show(axis, flat[k], x, y, w, h, *(["control", 5] if marked else []))
+        if captions:
+            axis.text(x + w / 2, y + h + 8, captions[k], size=SMALL, va="top",
+                      ha="center", weight="bold" if marked else "normal",
+                      color=color("control" if marked else "ink"))
+    for row, name in enumerate(pictures if named else ()):
+        axis.text(0, 3 + row * (h + below + gap) + h / 2, name, va="center_baseline")
+    crop(figure, 6 + len(rows) * (h + below + gap) - gap)
+    return figure
+
+
+def filters(weight, size=BESIDE):
+    """Convolution weights (O, I, k, k): blue positive, vermilion negative.
+
+    One row of pictures where there is one input, a row per output where there are
+    several; RGB filters (I = 3) in their colours.
+    """
+    import numpy as np
+
+    weight = array(weight)
+    strongest = np.abs(weight).max() or 1
+    if weight.shape[1] == 3:
+        return images(list(0.5 + 0.5 * weight.transpose(0, 2, 3, 1) / strongest),
+                      size=size)
+    figure, axis = sheet(size)
+    rows, columns = weight.shape[:2]
+    gap, key = 6, 44
+    if columns == 1:
+        columns = max(range(1, rows + 1), key=lambda n: min(
+            size[0] / n, (size[1] - key) / -(-len(weight) // n)))
+        rows = -(-len(weight) // columns)
+    step = min((size[0] - 4 + gap) / columns, (size[1] - key + gap) / rows)
+    for k, kernel in enumerate(weight.reshape(-1, *weight.shape[2:])):
+        row, column = divmod(k, columns)
+        _show(axis, _signed(kernel / strongest), 2 + column * step, 2 + row * step,
+              step - gap, step - gap)
+    y = rows * step + key / 2
+    for x, role, word in ((2, "control", "negative"), (140, "idea", "positive")):
+        axis.add_patch(_box(x, y - 8, 16, 16, color(role)))
+        axis.text(x + 26, y, word, va="center_baseline", color=color(role), size=SMALL)
+    crop(figure, y + 16)
+    return figure
+
+
+def _signed(values):
+    """Weights in -1..1 as pictures whose paper shows where they are near zero."""
+    import numpy as np
+    from matplotlib.colors import to_rgb
+
+    roles = np.where(values[..., None] < 0, to_rgb(color("control")),
+                     to_rgb(color("idea")))
+    return np.concatenate([roles, np.abs(values)[..., None]], -1)
+
+
+def feature_maps(model, image, layers, maps=6, size=FULL):
+    """What each of `layers` (names of modules) makes of an image (C, H, W).
+
+    A column per call of a layer: its first `maps` channels, each from its lowest
+    value (dark) to its highest (light), and its shape. A vector is a strip of cells.
+    """
+    columns = [("input", tuple(image.shape[-3:]), [as_picture(stretch(image))])]
+    for name, output in _outputs(model, image, layers):
+        values = output[0]
+        channels = values[:maps] if values.ndim == 3 else [values[:, None]]
+        columns.append((name, tuple(values.shape),
+                        [_activations(stretch(channel)) for channel in channels]))
+
+    figure, axis = sheet(size)
+    top, foot, gap = 42, 40, 6
+    labels = [max(width(figure, name, size=18, weight="bold"),
+                  width(figure, _times(shape), size=SMALL))
+              for name, shape, _ in columns]
+
+    def arrange(across):  # side of a picture and width of each column, so many abreast
+        rows = max(-(-len(pictures) // across) for _, _, pictures in columns)
+        side = (size[1] - top - foot + gap) / rows - gap
+        while True:
+            widths = [max(label, 24 if len(shape) == 1 else
+                          min(len(pictures), across) * (side + gap) - gap)
+                      for label, (_, shape, pictures) in zip(labels, columns)]
+            if sum(widths) + 28 * (len(columns) - 1) <= size[0] - 2:
+                return side, rows, widths
+            side -= 1
+
+    across = max(range(1, maps + 1), key=arrange)
+    side, rows, widths = arrange(across)
+    high = rows * (side + gap) - gap
+    between = (size[0] - 2 - sum(widths)) / (len(columns) - 1)
+    x = 1
+    for wide, (name, shape, pictures) in zip(widths, columns):
+        if len(shape) == 1:
+            _show(axis, pictures[0], x + wide / 2 - 12, top, 24, high)
+        else:
+            _tiles(axis, pictures, x + wide / 2, top + high / 2, across, side, gap)
+        axis.text(x + wide / 2, 22, name, ha="center", weight="bold", size=18)
+        axis.text(x + wide / 2, top + high + 26, _times(shape), ha="center",
+                  size=SMALL, color=color("muted"))
+        x += wide + between
+    crop(figure, top + high + foot)
+    return figure
+
+
+def _tiles(axis, pictures, x, y, across, side, gap):
+    """Square pictures, `across` abreast, about the point (x, y)."""
+    step, n = side + gap, min(len(pictures), across)
+    left, top = x - (n * step - gap) / 2, y - (-(-len(pictures) // n) * step - gap) / 2
+    for k, picture in enumerate(pictures):
+        _show(axis, picture, left + k % n * step, top + k // n * step, side, side)
+
+
+def _times(shape):
+    return "×".join(map(str, shape))
+
+
+def _activations(values):
+    """Values in 0..1 as colours: dark, our blue, nearly white."""
+    import numpy as np
+    from matplotlib.colors import to_rgb
+
+    steps = np.array([to_rgb("#0c1826"), to_rgb(color("idea")), to_rgb("#e9f4fd")])
+    return np.stack([np.interp(values, [0, 0.5, 1], step) for step in steps.T], -1)
+
+
+def _outputs(model, image, layers):
+    """(name, output) of the model's layers for one image, in the order of calls."""
+    import torch
+
+    known = dict(model.named_modules())
+    for name in layers:
+        if name not in known:
+            raise ValueError(f"no layer {name!r}; there are {', '.join(known)[2:]}")
+    outputs, training = [], model.training
+
+    def keep(name):
+        return lambda module, args, output: outputs.append((name, output.cpu()))
+
+    hooks = [known[name].register_forward_hook(keep(name)) for name in layers]
+    model.eval()
+    try:
+        with torch.no_grad():
+            device = next(model.parameters()).device
+            model(image.reshape(1, *image.shape[-3:]).to(device))
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return outputs
+
+
+def confusion(matrix, classes, size=BESIDE):
+    """Counts (true class, predicted class): hits blue, mistakes vermilion."""
+    import numpy as np
+
+    counts = array(matrix)
+    n = len(classes)
+    figure, axis = sheet(size)
+    names = [str(name) for name in classes]
+    longest = max(width(figure, name, size=SMALL) for name in names)
+    left, top = longest + 44, 62
+    wide, high = (size[0] - left - 2) / n, (size[1] - top - 2) / n
+    turned = longest > wide - 8
+    if turned:
+        top = longest + 44
+        high = (size[1] - top - 2) / n
+    worst = max(1, (counts * (1 - np.eye(n))).max())
+    for row in range(n):
+        y = top + (row + 0.5) * high
+        axis.text(left - 10, y, names[row], ha="right", va="center_baseline",
+                  size=SMALL)
+        for column in range(n):
+            x = left + (column + 0.5) * wide
+            count = int(counts[row, column])
+            hit = row == column
+            share = count / max(1, counts[row].sum()) if hit else count / worst
+            strength = 0.1 + (0.9 if hit else 0.35) * share
+            role = "idea" if hit else "control"
+            axis.add_patch(_box(x - wide / 2 + 1.5, y - high / 2 + 1.5, wide - 3,
+                                high - 3, color(role, strength) if count
+                                else color("panel")))
+            if count:
+                axis.text(x, y, f"{count:,}", ha="center", va="center_baseline",
+                          size=SMALL, weight="bold" if hit else "normal",
+                          color=color("paper" if strength > 0.55 else "ink"))
+    for column, name in enumerate(names):
+        axis.text(left + (column + 0.5) * wide, top - 10, name, size=SMALL,
+                  ha="center", va="bottom", rotation=90 if turned else 0)
+    muted = {"color": color("muted"), "size": SMALL}
+    axis.text(left + n * wide / 2, 18, "predicted", ha="center", **muted)
+    axis.text(16, top + n * high / 2, "true", rotation=90, ha="center", va="center",
+              **muted)
+    return figure
+
+
+def bars(values, unit="", roles=None, digits="{:,}", size=FULL):
+    """A bar for each {label: value}, the value with its unit at its end.
+
+    roles: {label: role}, muted where nothing is said. digits: how to write a value.
+    """
+    figure, axis = sheet(size)
+    left = max(width(figure, label) for label in values) + 16
+    texts = [f"{digits.format(value)} {unit}".strip() for value in values.values()]
+    room = size[0] - left - max(width(figure, text, weight="bold") for text in texts)
+    step = min(72, size[1] / len(values))
+    for row, ((label, value), text) in enumerate(zip(values.items(), texts)):
+        y = (row + 0.5) * step
+        role = (roles or {}).get(label, "muted")
+        length = (room - 16) * value / max(values.values())
+        axis.text(0, y, label, va="center_baseline")
+        axis.add_patch(_box(left, y - step * 0.32, length, step * 0.64, color(role)))
+        axis.text(left + length + 10, y, text, va="center_baseline", weight="bold",
+                  color=color(role))
+    crop(figure, len(values) * step)
+    return figure
+
+
+def save(figure, name, format="svg"):
+    """Write OUT/img/NAME.svg and NAME.dark.svg (or NAME.png), show it in a notebook.
+
+    The file says where it came from: the run's provenance is its description.
+    """
+    run = results.run
+    if run is None:
+        raise RuntimeError(f"figures.save({name!r}): no run has begun; "
+                           "cli.arguments() begins one")
+    data = _render(figure, format, json.dumps(run.provenance()))
+    if run.display:
+        _display(data, format)
+        return
+    if run.name != "demo":
+        name += f"-{run.name}"
+    folder = run.out / "img"
+    files = {folder / f"{name}.{format}": data}
+    if format == "svg":
+        files[folder / f"{name}.dark.svg"] = darken(data.decode()).encode()
+    for path, content in files.items():
+        with results.atomic(path) as temporary:
+            temporary.write_bytes(content)
+    print(f"wrote {os.path.relpath(folder / name)}.{format}")
+
+
+def _display(data, format):
+    if "IPython" in sys.modules:  # it is not where torchrun's further processes run
+        from IPython.display import SVG, Image, display
+
+        display(SVG(data) if format == "svg" else Image(data))
+
+
+def _render(figure, format, description):
+    buffer = io.BytesIO()
+    metadata = {"Description": description}
+    if format == "svg":
+        metadata |= {"Date": None, "Creator": None}
+    with quietly():
+        figure.savefig(buffer, format=format, dpi=144, metadata=metadata)
+    if format != "svg":
+        return buffer.getvalue()
+    wide, high = figure.get_size_inches() * 72
+    return buffer.getvalue().replace(b'width="%gpt" height="%gpt"' % (wide, high),
+                                     b'width="%g" height="%g"' % (wide, high))
+
+
+def _show(axis, picture, x, y, wide, high, role="lines", thickness=1.5):
+    """A picture at a place of a sheet, thinly framed."""
+    from matplotlib.patches import Rectangle
+
+    axis.imshow(picture, extent=(x, x + wide, y + high, y), aspect="auto",
+                vmin=0, vmax=1)
+    axis.add_patch(Rectangle((x, y), wide, high, fill=False, edgecolor=color(role),
+                             linewidth=thickness))
+
+
+def _box(x, y, wide, high, face):
+    from matplotlib.patches import FancyBboxPatch
+
+    return FancyBboxPatch((x, y), wide, high, boxstyle="round,pad=0,rounding_size=3",
+                          facecolor=face, linewidth=0)

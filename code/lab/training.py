@@ -1,0 +1,312 @@
+"""Training with pytorch-ignite: the step is the module's, the rest is here.
+
+The same arguments give the same weights, whether the run was interrupted or not:
+before each epoch all random numbers are seeded by (seed, epoch).
+"""
+
+import contextlib
+import copy
+import random
+import sys
+import time
+
+import numpy
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from lab import UserError, results
+from lab.cli import STATIC
+
+
+def place(model, args):
+    """The model on args.device, channels-last on a GPU, distributed in torchrun."""
+    model = model.to(args.device)
+    if args.device.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)
+    if processes()[1] > 1:
+        model = nn.parallel.DistributedDataParallel(model)
+    return model
+
+
+def precision(args):
+    """A context of bfloat16 mixed precision on CUDA, of full precision elsewhere."""
+    if args.device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def loader(dataset, args, shuffle=True):
+    """Batches dataset[indices], indices a tensor of args.batch_size (B) numbers.
+
+    Under torchrun each process gets its equal share of every batch.
+    """
+    rank, world = processes() if shuffle else (0, 1)
+    if args.batch_size % world:
+        raise UserError(f"--batch-size {args.batch_size} cannot be shared equally "
+                        f"by {world} processes")
+    batches = Batches(len(dataset), args.batch_size, shuffle, rank, world)
+    return DataLoader(dataset, sampler=batches, batch_size=None,
+                      pin_memory=args.device.type == "cuda")
+
+
+class Batches:
+    """Index tensors of one epoch; the order depends on set_epoch's number only."""
+
+    def __init__(self, length, batch_size, shuffle, rank, world):
+        self.length, self.batch_size, self.shuffle = length, batch_size, shuffle
+        self.rank, self.world = rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        full, rest = divmod(self.length, self.batch_size)
+        return full + (rest >= self.world)
+
+    def __iter__(self):
+        order = torch.arange(self.length)
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.epoch)
+            order = torch.randperm(self.length, generator=generator)
+        for batch in order.split(self.batch_size):
+            equal = len(batch) // self.world * self.world
+            if equal:
+                yield batch[self.rank:equal:self.world]
+
+
+def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
+        seed=None, scheduler=None, best=None):
+    """Train for args.epochs epochs; returns {key: [one value per epoch]}.
+
+    step(batch): one training step on a batch of `loader` that is already on the
+    device; returns {key: scalar}, whose means over the epoch are in the history,
+    with what validate() returns and "seconds". save: {name: what has a state_dict},
+    all that the training changes; its modules are put into training mode. scheduler
+    steps once an epoch. epochs and seed replace those of args.
+
+    With a name, each epoch ends with a checkpoint, from which --resume goes on.
+    best: a key of the history; NAME-best.pt then has the epoch with its highest
+    value (lowest if the key ends in loss or error), and the modules end with it.
+    Raises UserError if a checkpoint is corrupt or of other arguments or code.
+    """
+    from ignite.engine import Engine, Events
+    from ignite.handlers import ProgressBar
+
+    saved = dict(save or {}, **({"scheduler": scheduler} if scheduler else {}))
+    modules = {key: part for key, part in saved.items() if isinstance(part, nn.Module)}
+    epochs = 1 if args.quick else epochs or args.epochs
+    seed = args.seed if seed is None else seed
+    seed_after = int(torch.randint(2 ** 31, ()))  # the same if this is resumed
+    checkpoint = Checkpoint(name, saved, args, epochs=epochs, seed=seed)
+    history, top = checkpoint.resume() if args.resume else ({}, None)
+    done = len(history.get("seconds", []))
+    sums, counts = {}, {}
+
+    def train_step(engine, batch):
+        for key, value in step(_to(batch, args.device)).items():
+            value = value.detach().float() if torch.is_tensor(value) else value
+            sums[key] = sums.get(key, 0) + value
+            counts[key] = counts.get(key, 0) + 1
+
+    trainer = Engine(train_step)
+    trainer.logger.disabled = True
+    if sys.stderr.isatty() and processes()[0] == 0:
+        ProgressBar(desc=name or args.module).attach(trainer)
+
+    @trainer.on(Events.EPOCH_STARTED)
+    def start():
+        trainer.state.began = time.perf_counter()
+        order = _seed(seed, trainer.state.epoch)
+        if hasattr(getattr(loader, "sampler", None), "set_epoch"):
+            loader.sampler.set_epoch(order)
+        sums.clear()
+        counts.clear()
+        for module in modules.values():
+            module.train()
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def finish():
+        nonlocal top
+        means = {key: float(_mean(sums[key] / counts[key], args.device))
+                 for key in sums}
+        values = means | (validate() if validate else {})
+        values["seconds"] = time.perf_counter() - trainer.state.began
+        for key, value in values.items():
+            history.setdefault(key, []).append(value)
+        if scheduler:
+            scheduler.step()
+        if best and (top is None or _better(best, values[best], top[best])):
+            top = {best: values[best], "epoch": trainer.state.epoch,
+                   "states": copy.deepcopy(_states(modules))}
+            checkpoint.save_best(top)
+        checkpoint.save(history, top)
+        _tell(f"{name or args.module} epoch {trainer.state.epoch}/{epochs}", values)
+
+    if done < epochs:
+        trainer.load_state_dict({"epoch": done, "max_epochs": epochs,
+                                 "epoch_length": len(loader)})
+        trainer.run(loader)
+    if top:
+        _load(modules, top["states"])
+    _seed(seed_after)
+    return history
+
+
+class Checkpoint:
+    """OUT/checkpoints/NAME.pt (out/ if OUT is static), whole at any moment.
+
+    There is none without a name, nor in a notebook.
+    """
+
+    def __init__(self, name, saved, args, **other):
+        run, self.saved, self.folder = results.run, saved, None
+        if not name or run is None or run.script is None:
+            return
+        if name in run.checkpoints:
+            raise ValueError(f"two trainings of this run have the name {name!r}")
+        run.checkpoints.add(name)
+        out = STATIC.parent / "out" if args.out.resolve() == STATIC else args.out
+        self.folder, self.name = out / "checkpoints", name
+        apart = {"data_dir", "device", "image", "module", "out", "resume", "run"}
+        made_by = {key: value for key, value in vars(args).items()
+                   if key not in apart}
+        made_by |= {**other, "processes": processes()[1],
+                    "code": results.module_hash(run.script)}
+        self.made_by = {key: str(value) for key, value in made_by.items()}
+
+    def save(self, history, top):
+        if self.folder and processes()[0] == 0:
+            self._write(f"{self.name}.pt", made_by=self.made_by, history=history,
+                        states=_states(self.saved), best=top)
+
+    def save_best(self, top):
+        if self.folder and processes()[0] == 0:
+            self._write(f"{self.name}-best.pt", **top)
+
+    def _write(self, file, **content):
+        with results.atomic(self.folder / file) as temporary:
+            torch.save(content, temporary)
+
+    def resume(self):
+        """Restore the last epoch; returns its history and best, or ({}, None)."""
+        path = self.folder and self.folder / f"{self.name}.pt"
+        if not path or not path.exists():
+            return {}, None
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+            made_by, states = found["made_by"], found["states"]
+            history, top = found["history"], found["best"]
+        except Exception:
+            raise UserError(f"{path} is corrupt: delete it or run without --resume")
+        for key, value in self.made_by.items():
+            if made_by.get(key) != value:
+                there = "" if key == "code" else f" ({made_by.get(key)}, now {value})"
+                raise UserError(f"{path} was made with other {key}{there}: run "
+                                "without --resume to start again")
+        _load(self.saved, states)
+        results.run.started -= sum(history["seconds"])
+        return history, top
+
+
+@torch.no_grad()
+def predict(model, dataset, args):
+    """Logits (N, K) and labels (N) of a whole data set, on the CPU, in its order."""
+    outputs = list(_outputs(model, dataset, args))
+    logits, labels = (torch.cat(part).cpu() for part in zip(*outputs))
+    return logits, labels
+
+
+@torch.no_grad()
+def evaluate(model, dataset, args, metrics=None):
+    """Accuracy (0..1) and mean cross-entropy on a data set, {name: float}.
+
+    metrics: {name: ignite metric of (logits, labels)} in their place. Each process
+    of torchrun evaluates the whole set.
+    """
+    from ignite.metrics import Accuracy, Loss
+    metrics = metrics or {"accuracy": Accuracy(device=args.device),
+                          "loss": Loss(F.cross_entropy, device=args.device)}
+    for metric in metrics.values():
+        metric.reset()
+    for output in _outputs(model, dataset, args):
+        for metric in metrics.values():
+            metric.update(output)
+    return {name: metric.compute() for name, metric in metrics.items()}
+
+
+def processes():
+    """This process's rank and how many there are: (0, 1) without torchrun."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _outputs(model, dataset, args):
+    bare, training = _bare(model), model.training
+    bare.eval()
+    for batch in loader(dataset, args, shuffle=False):
+        inputs, labels = _to(batch, args.device)
+        with precision(args):
+            logits = bare(inputs)
+        yield logits.float(), labels
+    bare.train(training)
+
+
+def _bare(part):
+    wrapped = isinstance(part, nn.parallel.DistributedDataParallel)
+    return part.module if wrapped else part
+
+
+def _states(parts):
+    return {key: _bare(part).state_dict() for key, part in parts.items()}
+
+
+def _load(parts, states):
+    for key, part in parts.items():
+        _bare(part).load_state_dict(states[key])
+
+
+def _to(batch, device):
+    """Every tensor of a batch of nested dicts, lists and tuples, on the device."""
+    if hasattr(batch, "to"):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: _to(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_to(value, device) for value in batch))
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(_to(value, device) for value in batch)
+    return batch
+
+
+def _seed(*numbers):
+    """Seed all random numbers of this process by these; returns one for the order."""
+    rank = processes()[0]
+    own, shared = (int(numpy.random.SeedSequence(entropy).generate_state(1)[0])
+                   for entropy in ([*numbers, rank], numbers))
+    random.seed(own)
+    numpy.random.seed(own)
+    torch.manual_seed(own)
+    return shared
+
+
+def _mean(value, device):
+    if processes()[1] > 1:
+        value = torch.as_tensor(value, device=device, dtype=torch.float32)
+        torch.distributed.all_reduce(value)
+        value = value / processes()[1]
+    return value
+
+
+def _better(key, value, top):
+    return value < top if key.endswith(("loss", "error")) else value > top
+
+
+def _tell(what, values):
+    if processes()[0] == 0:
+        numbers = "  ".join(f"{key} {value:.4g}" for key, value in values.items()
+                            if key != "seconds")
+        print(f"{what}  {numbers}  {values['seconds']:.1f} s", file=sys.stderr)

@@ -1,0 +1,338 @@
+# %% [markdown]
+# # LeNet-5
+#
+# - **Paper**: Yann LeCun, Léon Bottou, Yoshua Bengio, Patrick Haffner.
+#   *Gradient-Based Learning Applied to Document Recognition*.
+#   Proceedings of the IEEE 1998.
+#   [doi:10.1109/5.726791](https://doi.org/10.1109/5.726791)
+# - **Idea**: small filters slid over the picture find the same stroke wherever
+#   it stands, and pooling makes what they found robust to small shifts.
+# - **Demo**: LeNet-5 against a fully connected network of as many weights,
+#   what its filters and feature maps look like, and what it gets wrong.
+# - **Time**: TIME
+
+# %%
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from lab import cli, data, figures, measure, results, training
+
+
+# %% [markdown]
+# ## The network, as it is written today
+
+# %%
+class LeNet5(nn.Module):
+    """LeNet-5 with ReLU, max pooling and a linear output; figure 2 of the paper.
+
+    (B, 1, 28, 28) -> logits (B, 10). Padding 2 stands for the paper's 32x32 input.
+    """
+
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, kernel_size=5, padding=2)
+        self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
+        self.pool = nn.MaxPool2d(kernel_size=2)
+        self.fc1 = nn.Linear(16 * 5 * 5, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, num_classes)
+
+    def forward(self, x):
+        x = self.pool(F.relu(self.conv1(x)))     # (B, 6, 14, 14)
+        x = self.pool(F.relu(self.conv2(x)))     # (B, 16, 5, 5)
+        x = F.relu(self.fc1(x.flatten(1)))       # (B, 120)
+        x = F.relu(self.fc2(x))                  # (B, 84)
+        return self.fc3(x)                       # (B, 10)
+
+
+# %%
+class FullyConnected(nn.Module):
+    """The control: one hidden layer, about as many weights as LeNet-5.
+
+    (B, 1, 28, 28) -> logits (B, 10). It has no idea that pixels are neighbours.
+    """
+
+    def __init__(self, hidden_size=77, num_classes=10):
+        super().__init__()
+        self.fc1 = nn.Linear(28 * 28, hidden_size)
+        self.fc2 = nn.Linear(hidden_size, num_classes)
+
+    def forward(self, x):
+        return self.fc2(F.relu(self.fc1(x.flatten(1))))
+
+
+# %% [markdown]
+# ## The network of 1998
+
+# %%
+def scaled_tanh(a):
+    """f(a) = 1.7159 tanh(2a/3), so that f(1) = 1 and f(-1) = -1; appendix A."""
+    return 1.7159 * torch.tanh(2 / 3 * a)
+
+
+# %%
+class Subsampling(nn.Module):
+    """The sum of each 2x2 patch, times a weight, plus a bias; layers S2 and S4.
+
+    (B, C, H, W) -> (B, C, H/2, W/2), with one weight and one bias for each map.
+    """
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels, 1, 1), 0.25))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x):
+        return self.weight * 4 * F.avg_pool2d(x, kernel_size=2) + self.bias
+
+
+# %%
+# Table I: which of the six maps of S2 each of the sixteen maps of C3 sees.
+C3_INPUTS = ["012", "123", "234", "345", "045", "015", "0123", "1234",
+             "2345", "0345", "0145", "0125", "0134", "1245", "0235", "012345"]
+
+
+class SparseConv2d(nn.Conv2d):
+    """Layer C3: a 5x5 convolution in which each map sees only some inputs.
+
+    (B, 6, 14, 14) -> (B, 16, 10, 10). Breaks the symmetry between the maps.
+    """
+
+    def __init__(self):
+        super().__init__(6, 16, kernel_size=5)
+        mask = [[str(i) in inputs for i in range(6)] for inputs in C3_INPUTS]
+        self.register_buffer("mask", torch.tensor(mask)[:, :, None, None])
+
+    def forward(self, x):
+        return self._conv_forward(x, self.weight * self.mask, self.bias)
+
+
+# %%
+# paper: figure 3 has 7x12 bitmaps of all printable characters; here: ten digits.
+DIGIT_BITMAPS = """
+......................................................................
+.####....##....####...####......##.######...###..######..####...####..
+##..##..###...##..##.##..##....###.##......##........##.##..##.##..##.
+##..##.####.......##.....##...####.##.....##.........##.##..##.##..##.
+##..##...##.......##.....##..##.##.##.....##........##..##..##.##..##.
+##..##...##......##....###..##..##.#####..#####.....##...####...#####.
+##..##...##.....##.......##.######.....##.##..##...##...##..##.....##.
+##..##...##....##........##.....##.....##.##..##...##...##..##.....##.
+##..##...##...##.........##.....##.....##.##..##...##...##..##.....##.
+##..##...##...##.....##..##.....##.##..##.##..##..##....##..##....##..
+.####..######.######..####......##..####...####...##.....####...###...
+......................................................................
+""".split()
+
+
+# %%
+class RadialBasis(nn.Module):
+    """Minus the squared distance of x to the ten bitmaps, whose pixels are +-1.
+
+    (B, 84) -> (B, 10). paper, eq. 7: the distance itself, and the smallest wins;
+    here: minus, so that the largest wins as everywhere else.
+    """
+
+    def __init__(self):
+        super().__init__()
+        pixels = torch.tensor([[c == "#" for c in row] for row in DIGIT_BITMAPS])
+        bitmaps = pixels.unflatten(1, (10, 7)).transpose(0, 1).flatten(1)  # (10, 84)
+        self.register_buffer("bitmaps", 2.0 * bitmaps - 1)
+
+    def forward(self, x):
+        return -(x[:, None] - self.bitmaps).square().sum(2)
+
+
+# %%
+class LeNet5Original(nn.Module):
+    """LeNet-5 as in section II.B: tanh, weighted subsampling, sparse C3, RBF output.
+
+    (B, 1, 28, 28) -> (B, 10). Padding 2 stands for the paper's 32x32 input.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.c1 = nn.Conv2d(1, 6, kernel_size=5, padding=2)
+        self.s2 = Subsampling(6)
+        self.c3 = SparseConv2d()
+        self.s4 = Subsampling(16)
+        self.c5 = nn.Conv2d(16, 120, kernel_size=5)
+        self.f6 = nn.Linear(120, 84)
+        self.output = RadialBasis()
+
+    def forward(self, x):
+        for layer in [self.c1, self.s2, self.c3, self.s4, self.c5]:
+            x = scaled_tanh(layer(x))
+        return self.output(scaled_tanh(self.f6(x.flatten(1))))
+
+
+# %%
+def map_loss(logits, labels, j=1.0):
+    """The discriminative criterion of eq. 9, with logits = minus the distances.
+
+    logits (B, K), labels (B). E = y_label + log(exp(-j) + sum_i exp(-y_i)): the cross
+    entropy with one more class, "rubbish", at the constant distance j.
+    """
+    rubbish = torch.full_like(logits[:, :1], -j)
+    return F.cross_entropy(torch.cat([logits, rubbish], dim=1), labels)
+
+
+# %% [markdown]
+# ## Training
+
+# %%
+@cache
+def trained(network, args, seed, loss=F.cross_entropy):
+    """network() trained on args.data, and its history; once a run."""
+    torch.manual_seed(seed)
+    train, test = data.load(args, size=28)
+    model = training.place(network(), args)
+    optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=0.9)
+
+    def step(batch):
+        images, labels = batch
+        with training.precision(args):
+            batch_loss = loss(model(images), labels)
+        optimizer.zero_grad()
+        batch_loss.backward()
+        optimizer.step()
+        return {"loss": batch_loss}
+
+    history = training.fit(
+        step, training.loader(train, args), args, seed=seed,
+        save={"model": model, "optimizer": optimizer},
+        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs),
+        validate=lambda: {"test_error": test_error(model, test, args)},
+        name=f"lenet-{network.__name__}-{args.data}-{seed}")
+    return model, history
+
+
+# %%
+def test_error(model, test, args):
+    """Wrong answers on the test set, in percent."""
+    return 100 - 100 * training.evaluate(model, test, args)["accuracy"]
+
+
+# %%
+def shifted(test, pixels):
+    """The test set with every picture moved to the right, background coming in."""
+    images, labels = test.tensors
+    moved = F.pad(images, (pixels, -pixels), value=images.min().item())
+    return TensorDataset(moved, labels)
+
+
+# %%
+def facts():
+    """What the slides state of LeNet-5, computed."""
+    model, original = LeNet5(), LeNet5Original()
+    unconnected = 25 * int((~original.c3.mask).sum())
+    fields = measure.receptive_fields(
+        [model.conv1, model.pool, model.conv2, model.pool, (5, 1)])
+    layers = ["conv1", "pool1", "conv2", "pool2", "fc1"]
+    return {
+        "parameters": measure.parameters(model),
+        "multiply_adds": measure.multiply_adds(model, (1, 1, 28, 28)),
+        "conv1_parameters": measure.parameters(model.conv1),
+        "conv2_parameters": measure.parameters(model.conv2),
+        "fc1_parameters": measure.parameters(model.fc1),
+        "fully_connected_parameters": measure.parameters(FullyConnected()),
+        "fully_connected_multiply_adds":
+            measure.multiply_adds(FullyConnected(), (1, 1, 28, 28)),
+        "original_parameters": measure.parameters(original) - unconnected,
+        "original_c3_parameters": measure.parameters(original.c3) - unconnected,
+        **{f"receptive_field_{name}": field for name, field in zip(layers, fields)},
+    }
+
+
+# %% [markdown]
+# ## Demo
+
+# %% Arguments
+if __name__ == "__main__":
+    args = cli.arguments(
+        digits={"epochs": 15, "batch_size": 32, "lr": 0.02, "runs": 3},
+        mnist={"epochs": 10, "batch_size": 64, "lr": 0.05, "runs": 1},
+        fashion_mnist={"epochs": 15, "batch_size": 64, "lr": 0.05, "runs": 1})
+
+# %% Architecture
+if __name__ == "__main__":
+    figure = figures.architecture(LeNet5(), (1, 1, 28, 28))
+    figures.save(figure, "lenet-architecture")
+
+# %% Convolution against full connection
+if __name__ == "__main__":
+    errors = {}
+    for network in [LeNet5, FullyConnected]:
+        histories = [trained(network, args, args.seed + run)[1]
+                     for run in range(args.runs)]
+        errors[network] = [history["test_error"] for history in histories]
+        final = [100 - error[-1] for error in errors[network]]
+        results.record(f"{network.__name__}_accuracy", sum(final) / len(final) / 100)
+    figures.save(figures.curves(
+        {"fully connected": ("control", {"61,225 weights": errors[FullyConnected]}),
+         "LeNet-5": ("idea", {"61,706 weights": errors[LeNet5]})},
+        ylabel="test error (%)"), "lenet-training")
+
+# %% A digit that moves
+if __name__ == "__main__":
+    train, test = data.load(args, size=28)
+    figure, (axis,) = figures.panels(
+        xlabel="shift to the right (pixels of 28)", ylabel="test error (%)")
+    for label, role, network in [("fully connected", "control", FullyConnected),
+                                 ("LeNet-5", "idea", LeNet5)]:
+        model, _ = trained(network, args, args.seed)
+        errors = [test_error(model, shifted(test, pixels), args)
+                  for pixels in range(6)]
+        axis.plot(errors, label=label, color=figures.color(role))
+    figures.label_lines(axis)
+    figures.save(figure, "lenet-shift")
+
+# %% Filters
+if __name__ == "__main__":
+    model, _ = trained(LeNet5, args, args.seed)
+    figures.save(figures.filters(model.conv1.weight), "lenet-filters")
+
+# %% One digit through the network
+if __name__ == "__main__":
+    train, test = data.load(args, size=28)
+    model, _ = trained(LeNet5, args, args.seed)
+    figure = figures.feature_maps(
+        model, test[3][0], ["conv1", "conv2", "fc1", "fc2", "fc3"])
+    figures.save(figure, "lenet-feature-maps")
+
+# %% Confusion matrix
+if __name__ == "__main__":
+    train, test = data.load(args, size=28)
+    logits, labels = training.predict(trained(LeNet5, args, args.seed)[0], test, args)
+    pairs = 10 * labels + logits.argmax(dim=1)
+    matrix = pairs.bincount(minlength=100).view(10, 10)
+    figures.save(figures.confusion(matrix, test.classes), "lenet-confusion")
+
+# %% What it gets wrong
+if __name__ == "__main__":
+    train, test = data.load(args, size=28)
+    logits, labels = training.predict(trained(LeNet5, args, args.seed)[0], test, args)
+    predicted = logits.argmax(dim=1)
+    surest = F.cross_entropy(logits, labels, reduction="none").topk(12).indices
+    figures.save(figures.images(
+        [test.picture(i) for i in surest],
+        [f"{test.classes[labels[i]]}, said {test.classes[predicted[i]]}"
+         for i in surest],
+        highlight=[k for k, i in enumerate(surest) if labels[i] != predicted[i]],
+        columns=6), "lenet-mistakes")
+
+# %% The network of 1998
+if __name__ == "__main__":
+    model, history = trained(LeNet5Original, args, args.seed, map_loss)
+    results.record("LeNet5Original_accuracy", 1 - history["test_error"][-1] / 100)
+    bitmaps = model.output.bitmaps.view(10, 12, 7)
+    figures.save(figures.images(list(0.5 - 0.5 * bitmaps.cpu()), columns=10),
+                 "lenet-bitmaps")
+
+# %% What this run measured
+if __name__ == "__main__":
+    results.save(facts())

@@ -1,0 +1,143 @@
+/** Code on a slide: whether it fits, its highlighting and its HTML. */
+import { highlightCode, tagHighlighter, tags } from "@lezer/highlight";
+import { attributesHtml, escape, withClass } from "./html.mjs";
+import { indentation, python } from "./module.mjs";
+
+/**
+ * @typedef {import("./deck.mjs").Layout} Layout
+ * @typedef {import("./html.mjs").Attributes} Attributes
+ */
+
+const maximum = { rows: 20, columns: { flow: 76, wide: 76, beside: 60, "wide pair": 44 } };
+
+const highlighter = tagHighlighter([
+  { tag: tags.keyword, class: "tok-keyword" },
+  { tag: [tags.string, tags.special(tags.string), tags.escape], class: "tok-string" },
+  { tag: [tags.comment, tags.docString], class: "tok-comment" },
+  { tag: [tags.number, tags.bool, tags.null], class: "tok-number" },
+  {
+    tag: [
+      tags.definition(tags.className),
+      tags.definition(tags.variableName),
+      tags.function(tags.definition(tags.variableName)),
+    ],
+    class: "tok-definition",
+  },
+  { tag: tags.meta, class: "tok-decorator" },
+]);
+
+/**
+ * @param {string[]} lines
+ * @param {Layout} layout
+ * @returns {string | null} why they don't fit
+ */
+export function misfit(lines, layout) {
+  const columns = maximum.columns[layout];
+  const widest = widestLine(lines);
+  if (lines.length <= maximum.rows && widest <= columns) return null;
+  const where = { flow: "a slide", wide: "a slide", beside: "a slide with prose", "wide pair": "half a slide" }[layout];
+  return `${lines.length} lines of up to ${widest} columns; ${where} takes ${maximum.rows} of ${columns}`;
+}
+
+/** @param {string[]} lines */
+function widestLine(lines) {
+  return lines.reduce((widest, line) => Math.max(widest, [...line].length), 0);
+}
+
+/**
+ * @param {string} source
+ * @param {import("@lezer/common").Tree} tree
+ * @param {number} from
+ * @param {number} to
+ * @returns {string[]} the HTML of each line, without the indentation that all have
+ */
+export function highlightLines(source, tree, from, to) {
+  const indent = indentation(source.slice(from, to).split("\n"));
+  const lines = [""];
+  let toDedent = indent;
+  highlightCode(source, tree, highlighter, (text, classes) => {
+    const shown = text.slice(Math.min(toDedent, text.length));
+    toDedent -= text.length - shown.length;
+    lines[lines.length - 1] += classes && shown ? `<span class="${classes}">${escape(shown)}</span>` : escape(shown);
+  }, () => {
+    lines.push("");
+    toDedent = indent;
+  }, from, to);
+  return lines;
+}
+
+/**
+ * A code block of a module, by line numbers of its file.
+ * @param {import("./module.mjs").Module} module
+ * @param {import("./resolve.mjs").Reference} reference
+ * @param {Attributes} attributes
+ * @param {string[] | undefined} ids of the lines, for a morph
+ */
+export function moduleCode(module, reference, attributes, ids) {
+  const { file, symbol, firstLine = 1, lastLine = firstLine, lines = [], code = "", run } = reference;
+  const from = module.lines.slice(0, firstLine - 1).reduce((offset, line) => offset + line.length + 1, 0);
+  const to = from + module.lines.slice(firstLine - 1, lastLine).join("\n").length;
+  const html = highlightLines(module.source, module.tree, from, to);
+  const focus = lines.length === 1 ? lines[0] : [];
+  const steps = lines.length > 1 ? lines : [];
+  return figure({
+    lines: html.map((text, i) => ({
+      text, number: firstLine + i, id: ids?.[i], focus: focus.includes(firstLine + i),
+    })),
+    code,
+    attributes: { ...attributes, "data-module": module.name, "data-symbol": symbol ?? "", "data-source": file ?? "" },
+    label: `${file}, lines ${firstLine} to ${lastLine}`,
+    caption: (run ? '<span class="runnable">Run ⇧↵</span>' : "")
+      + `<span class="source">${escape(`${file}:${firstLine}–${lastLine}`)}</span>`,
+    steps: steps.map((step) => `<span class="fragment step" data-lines="${ranges(step)}"></span>`).join(""),
+  });
+}
+
+/**
+ * Code that is written in the deck.
+ * @param {string} code
+ * @param {string} language
+ * @param {Attributes} attributes
+ */
+export function plainCode(code, language, attributes) {
+  const html = /^(py|python)$/.test(language)
+    ? highlightLines(code, python.parse(code), 0, code.length)
+    : escape(code).split("\n");
+  const lines = html.map((text) => ({ text }));
+  return figure({ lines, code, attributes, label: "code", caption: "", steps: "" });
+}
+
+/**
+ * @param {object} options
+ * @param {{text: string, number?: number, id?: string, focus?: boolean}[]} options.lines
+ * @param {string} options.code
+ * @param {Attributes} options.attributes
+ * @param {string} options.label
+ * @param {string} options.caption
+ * @param {string} options.steps
+ */
+function figure({ lines, code, attributes, label, caption, steps }) {
+  const outer = attributesHtml({
+    ...withClass("code", attributes),
+    style: `--columns:${widestLine(code.split("\n"))};--rows:${lines.length}`,
+  });
+  const inner = lines.map(({ text, number, id, focus }) => {
+    const line = attributesHtml({ class: focus ? "line focus" : "line", "data-line": number, "data-id": id });
+    return `<span${line}>${text || "<br>"}</span>`;
+  });
+  const pre = attributesHtml({ tabindex: 0, role: "group", "aria-label": label });
+  return `<figure${outer}><pre${pre}><code>${inner.join("")}</code></pre>`
+    + `${caption && `<figcaption>${caption}</figcaption>`}${steps}</figure>`;
+}
+
+/** @param {number[]} lines [31, 32, 33, 35] -> "31-33,35" */
+function ranges(lines) {
+  /** @type {[number, number][]} */
+  const found = [];
+  for (const line of lines) {
+    const last = found[found.length - 1];
+    if (last?.[1] === line - 1) last[1] = line;
+    else found.push([line, line]);
+  }
+  return found.map(([first, last]) => (first === last ? `${first}` : `${first}-${last}`)).join(",");
+}

@@ -1,0 +1,64 @@
+/** What our commands share: one line for the user's mistakes, child processes, the root. */
+import { spawn } from "node:child_process";
+import { constants } from "node:os";
+import { fileURLToPath } from "node:url";
+
+/** The repository, where all commands run. */
+export const root = fileURLToPath(new URL("../..", import.meta.url));
+
+/** Something that the user can put right; its message is one line that says how. */
+export class UserError extends Error {
+  /**
+   * @param {string} message
+   * @param {number} [exitCode] 2 for a command line that makes no sense
+   */
+  constructor(message, exitCode = 1) {
+    super(message);
+    this.exitCode = exitCode;
+  }
+}
+
+/** @param {string} line progress goes to standard error: standard output is the command's own */
+export const say = (line) => console.error(line);
+
+/** @param {() => Promise<void>} main */
+export async function runCommand(main) {
+  try {
+    await main();
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    say(error.message);
+    process.exitCode = error.exitCode;
+  }
+}
+
+/**
+ * Runs a program to its end and passes signals on to it. A terminal's Ctrl-C reaches
+ * the program by itself, so that SIGINT is only noted while we wait for it.
+ * @param {string} program
+ * @param {string[]} args
+ * @param {import("node:child_process").SpawnOptions & {started?: (pid: number) => void}} [options]
+ * @returns {Promise<{code: number, interrupted: boolean}>} the exit code is 128 + the
+ *   number of the signal where one ended the program
+ */
+export function run(program, args, { started, ...options } = {}) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { cwd: root, stdio: "inherit", ...options });
+    let interrupted = false;
+    const note = () => {
+      interrupted = true;
+    };
+    const forward = (/** @type {NodeJS.Signals} */ signal) => child.kill(signal);
+    const abandon = () => child.kill();
+    process.on("SIGINT", note).on("SIGTERM", forward).on("SIGHUP", forward).on("exit", abandon);
+    const ended = () =>
+      process.off("SIGINT", note).off("SIGTERM", forward).off("SIGHUP", forward).off("exit", abandon);
+    child.once("spawn", () => started?.(/** @type {number} */ (child.pid)));
+    child.once("error", (error) => (ended(), reject(error)));
+    child.once("exit", (code, signal) => {
+      ended();
+      const number = constants.signals[/** @type {NodeJS.Signals} */ (signal)];
+      resolve({ code: code ?? 128 + number, interrupted: interrupted || code === null });
+    });
+  });
+}

@@ -1,0 +1,403 @@
+/** Reads a deck: from Markdown to slides, each with its blocks, links, notes and problems. */
+import MarkdownIt from "markdown-it";
+import math from "@vscode/markdown-it-katex";
+import { parseYamlFrontMatter } from "reveal-md/lib/util.js";
+import { HtmlReader, readAttributes } from "./html.mjs";
+
+/**
+ * @typedef {import("markdown-it").Token} Token
+ * @typedef {"code" | "fact" | "record" | "proof" | "figure" | "citation" | "deck-link" | "link"} Kind
+ * @typedef {import("./html.mjs").Attributes} Attributes
+ * @typedef {object} Link
+ * @property {Kind} kind
+ * @property {number} line of the deck's file
+ * @property {string} text
+ * @property {string} href
+ * @property {string} title
+ * @property {boolean} block alone in its paragraph, so that it becomes a code block or a figure
+ * @property {boolean} inTable
+ * @property {Layout} layout of its slide
+ * @property {Attributes} attributes
+ * @property {import("./resolve.mjs").Reference} [reference] once it is resolved
+ * @typedef {{line: number, message: string}} Problem
+ * @typedef {{kind: "prose" | "link" | "fence" | "mermaid", tokens: Token[], link?: Link, attributes: Attributes}} Block
+ * @typedef {"flow" | "wide" | "wide pair" | "beside"} Layout
+ * @typedef {object} Slide
+ * @property {number} line
+ * @property {string} id
+ * @property {Token[]} title its heading
+ * @property {Block[]} blocks
+ * @property {Layout} layout
+ * @property {Token[]} notes
+ * @property {Attributes} attributes
+ * @property {Link[]} links
+ * @property {Problem[]} problems
+ * @typedef {{title: string, family: string, date: string}} Meta
+ * @typedef {{meta: Meta, stacks: Slide[][]}} Deck
+ * @typedef {{lines: string[], firstLine: number}} Source the Markdown, and the line of the file on which it starts
+ */
+
+export const markdown = new MarkdownIt({ html: true });
+markdown.use(/** @type {any} */ (math.default));
+export const encodeLink = markdown.normalizeLink;
+markdown.normalizeLink = (/** @type {string} */ href) => href;
+
+// Inline tokens have no line: remember where each starts in the text of its paragraph.
+markdown.inline.State = class extends markdown.inline.State {
+  /** @type {InstanceType<typeof markdown.inline.State>["push"]} */
+  push(type, tag, nesting) {
+    const token = super.push(type, tag, nesting);
+    token.meta = { start: this.pos };
+    return token;
+  }
+};
+
+/**
+ * @param {string} text
+ * @returns {Deck}
+ */
+export function readDeck(text) {
+  const { meta, body, firstLine, problems } = readFrontMatter(text);
+  const source = { lines: body.split("\n"), firstLine };
+  const stacks = split(markdown.parse(body, {}), firstLine).map((stack) =>
+    stack.map(({ tokens, line }) => new SlideReader(source, line).read(tokens)));
+  const [first, ...others] = stacks.flat();
+  first.problems.push(...problems);
+  if (first.title[0]?.tag !== "h1")
+    first.problems.push({ line: first.line, message: 'the first slide needs a title: begin it with "# Title"' });
+  for (const { title, line, problems: own } of others)
+    if (title[0]?.tag === "h1")
+      own.push({ line, message: 'only the first slide has a "# Title": begin this one with "## Title"' });
+  giveIds([first, ...others]);
+  return { meta, stacks };
+}
+
+/** @param {string} text of a deck: what a link to one of its slides may name */
+export function anchorsOf(text) {
+  return readDeck(text).stacks.flat().map(({ id }) => id);
+}
+
+/** @param {string} text */
+function readFrontMatter(text) {
+  const whole = text.replace(/^\uFEFF/, "").replace(/\r\n?/g, "\n");
+  /** @type {Problem[]} */
+  const problems = [];
+  /** @type {Record<string, unknown>} */
+  let options = {};
+  let body = whole;
+  try {
+    ({ yamlOptions: options, markdown: body } = parseYamlFrontMatter(whole));
+  } catch (error) {
+    const { mark, reason, message } = /** @type {any} */ (error);
+    problems.push({ line: (mark?.line ?? -1) + 2, message: `the front matter is not valid YAML: ${reason ?? message}` });
+    body = whole.replace(/^---\n[^]*?\n---/, "");
+  }
+  const show = (/** @type {unknown} */ value) =>
+    value instanceof Date ? value.toISOString().slice(0, 10) : String(value ?? "");
+  const meta = { title: show(options.title), family: show(options.family), date: show(options.date) };
+  const missing = Object.entries(meta).flatMap(([key, value]) => (value ? [] : [key]));
+  if (missing.length && !problems.length)
+    problems.push({ line: 1, message: `the front matter lacks ${missing.join(", ")}` });
+  return { meta, body, problems, firstLine: whole.slice(0, whole.length - body.length).split("\n").length };
+}
+
+/**
+ * @param {Token[]} tokens
+ * @param {number} firstLine
+ * @returns {{tokens: Token[], line: number}[][]} stacks of slides: at least one
+ */
+function split(tokens, firstLine) {
+  let slide = { tokens: /** @type {Token[]} */ ([]), line: firstLine };
+  const stacks = [[slide]];
+  for (const token of tokens) {
+    const separator = token.type === "html_block" && /^<!--\s*([sv])\s*-->\s*$/.exec(token.content)?.[1];
+    if (!separator || token.level > 0 || !token.map) {
+      if (!slide.tokens.length && token.map) slide.line = firstLine + token.map[0];
+      slide.tokens.push(token);
+      continue;
+    }
+    slide = { tokens: [], line: firstLine + token.map[1] };
+    if (separator === "s") stacks.push([slide]);
+    else stacks.at(-1)?.push(slide);
+  }
+  const filled = stacks.map((stack) => stack.filter(({ tokens }) => tokens.length)).filter((stack) => stack.length);
+  return filled.length ? filled : [[{ tokens: [], line: firstLine }]];
+}
+
+/** Reads one slide. */
+class SlideReader {
+  /**
+   * @param {Source} source
+   * @param {number} line
+   */
+  constructor(source, line) {
+    this.source = source;
+    /** @type {Slide} */
+    this.slide = {
+      line, id: "", title: [], blocks: [], layout: "flow", notes: [], attributes: {}, links: [], problems: [],
+    };
+    this.html = new HtmlReader((at, message) => this.slide.problems.push({ line: at, message }));
+    /** @type {Token[]} */
+    this.open = [];
+    this.inNotes = false;
+  }
+
+  /** @param {Token[]} tokens */
+  read(tokens) {
+    const { slide } = this;
+    for (let start = 0, end = 0; start < tokens.length; start = end) {
+      end = blockEnd(tokens, start);
+      const block = tokens.slice(start, end);
+      const startsNotes = block[0].type === "paragraph_open" && /^notes?:/i.test(block[1].content);
+      if (!startsNotes) this.checkNotesMark(block);
+      else if (!this.inNotes) removeNotesMark(block[1]);
+      this.inNotes ||= startsNotes;
+      this.readTokens(block);
+      if (this.inNotes) slide.notes.push(...block);
+      else this.addBlock(block);
+    }
+    this.html.end(slide.line);
+    this.layOut();
+    return slide;
+  }
+
+  /** @param {Token} token */
+  lineOf(token) {
+    const { map } = token.map ? token : this.open.findLast((outer) => outer.map) ?? token;
+    return this.source.firstLine + (map?.[0] ?? 0);
+  }
+
+  /** @param {Token[]} block swallows a "Note:" that has no empty line before it */
+  checkNotesMark(block) {
+    const [from, to] = block[0].map ?? [0, 0];
+    const at = this.source.lines.slice(from, to).findIndex((line) => /^notes?:/i.test(line));
+    if (at >= 0 && !block.some(({ type }) => type === "fence"))
+      this.problem(this.source.firstLine + from + at, '"Note:" needs an empty line before it');
+  }
+
+  /**
+   * @param {number} line
+   * @param {string} message
+   */
+  problem(line, message) {
+    this.slide.problems.push({ line, message });
+  }
+
+  /** @param {Token[]} tokens of one block */
+  readTokens(tokens) {
+    for (const token of tokens) {
+      if (token.type === "html_block") this.readHtml(token, this.lineOf(token), () => this.elementBefore());
+      if (token.type === "inline") this.readInline(token);
+      if (/^(fence|code_block|math_block)$/.test(token.type)) token.meta = { line: this.lineOf(token) };
+      if (token.nesting === 1) this.open.push(token);
+      if (token.nesting === -1) this.open.pop();
+    }
+  }
+
+  /**
+   * Takes the comments out of a piece of HTML and does what they say.
+   * @param {Token} token
+   * @param {number} line
+   * @param {() => Token | Link | Block | undefined} element what ".element" speaks of
+   */
+  readHtml(token, line, element) {
+    token.content = this.html.read(token.content, line, (comment) => {
+      const [, directive, rest] = /^\.(slide|element):([^]*)$/.exec(comment) ?? [];
+      if (/^[sv]$/.test(comment))
+        this.problem(line, `<!--${comment}--> must stand alone on its line, with an empty line before it`);
+      if (comment === "references") token.type = "references";
+      if (!directive) return;
+      const attributes = readAttributes(rest);
+      const target = directive === "slide" ? this.slide : element();
+      if (!attributes || !target) this.problem(line, `<!-- .${directive}: … --> is not understood: write key="value"`);
+      else addAttributes(target, attributes);
+    });
+  }
+
+  elementBefore() {
+    const block = this.slide.blocks.at(-1);
+    if (this.open.length) return this.open.at(-1);
+    return block?.kind === "prose" ? block.tokens[0] : block ?? this.slide.title[0];
+  }
+
+  /** @param {Token} token */
+  readInline(token) {
+    const children = token.children ?? [];
+    const links = children.flatMap((child, i) =>
+      child.type === "image" || child.type === "link_open" ? [this.readLink(token, children, i)] : []);
+    if (!this.inNotes && this.open.length === 1 && this.open[0].type === "paragraph_open" && isMedia(children))
+      for (const link of links) link.block = true;
+    this.slide.links.push(...links);
+    children.forEach((child, i) => {
+      const line = this.lineIn(token, child);
+      if (child.type.startsWith("math")) child.meta.line = line;
+      if (child.type === "html_inline") this.readHtml(child, line, () => this.elementInline(children, i));
+    });
+  }
+
+  /**
+   * @param {Token} inline
+   * @param {Token} child
+   */
+  lineIn(inline, child) {
+    return this.lineOf(inline) + inline.content.slice(0, child.meta?.start ?? 0).split("\n").length - 1;
+  }
+
+  /**
+   * @param {Token} inline
+   * @param {Token[]} children
+   * @param {number} i
+   * @returns {Link}
+   */
+  readLink(inline, children, i) {
+    const child = children[i];
+    const isImage = child.type === "image";
+    const end = isImage ? i : children.findIndex((other, j) => j > i && other.type === "link_close");
+    const text = (isImage ? child.content : textOf(children.slice(i + 1, end))).trim();
+    const href = String(child.attrGet(isImage ? "src" : "href"));
+    /** @type {Link} */
+    const link = {
+      kind: isImage ? "figure" : kindOf(href, text),
+      line: this.lineIn(inline, child),
+      text, href,
+      title: child.attrGet("title") ?? "",
+      block: false,
+      inTable: this.open.some(({ type }) => type === "table_open"),
+      layout: "flow",
+      attributes: {},
+    };
+    child.meta.link = link;
+    children[end].meta.link = link;
+    return link;
+  }
+
+  /**
+   * The element that a comment directly follows, or else the one that it stands in.
+   * @param {Token[]} children
+   * @param {number} i
+   */
+  elementInline(children, i) {
+    const before = children.slice(0, i).filter(({ type, content }) => type !== "text" || content);
+    const last = before.at(-1);
+    const medium = before.findLast(({ content, meta }) => content.trim() || meta?.link)?.meta?.link;
+    if (medium?.block) return medium;
+    if (last?.meta?.link || last?.type === "code_inline") return last.meta.link ?? last;
+    if (last?.nesting === -1) return before.findLast(({ nesting, level }) => nesting === 1 && level === last.level);
+    return this.open.at(this.open.at(-2)?.type === "list_item_open" ? -2 : -1);
+  }
+
+  /** @param {Token[]} tokens */
+  addBlock(tokens) {
+    const { slide } = this;
+    const [first, inline] = tokens;
+    const prose = { kind: /** @type {const} */ ("prose"), tokens, attributes: {} };
+    if (/^h[12]$/.test(first.tag)) {
+      if (!slide.blocks.length && !slide.title.length) slide.title = tokens;
+      else this.problem(this.lineOf(first), "a second heading of a slide: begin a new slide with <!--s-->, or use ###");
+    } else if (first.type === "fence" || first.type === "code_block") {
+      const kind = /^mermaid\b/.test(first.info) ? "mermaid" : "fence";
+      slide.blocks.push({ kind, tokens, attributes: {} });
+    } else if (first.type === "paragraph_open" && isMedia(inline.children ?? [])) {
+      for (const child of inline.children ?? [])
+        if (child.meta?.link && child.nesting >= 0)
+          slide.blocks.push({ kind: "link", tokens, link: child.meta.link, attributes: child.meta.link.attributes });
+    } else if (first.type !== "html_block" || first.content.trim()) slide.blocks.push(prose);
+  }
+
+  layOut() {
+    const { slide } = this;
+    const media = slide.blocks.filter(({ kind }) => kind !== "prose");
+    const hasProse = media.length < slide.blocks.length;
+    if (media.length > 2)
+      this.problem(slide.line, `a slide has room for two pictures or pieces of code, not ${media.length}`);
+    slide.layout = !media.length ? "flow" : hasProse ? "beside" : media.length === 1 ? "wide" : "wide pair";
+    for (const link of slide.links) link.layout = slide.layout;
+  }
+}
+
+/**
+ * @param {Token[]} tokens
+ * @param {number} start
+ * @returns {number} the end of the block that starts there
+ */
+function blockEnd(tokens, start) {
+  let end = start;
+  for (let depth = 0; end < tokens.length; ) {
+    depth += tokens[end].nesting;
+    end += 1;
+    if (depth <= 0) break;
+  }
+  return end;
+}
+
+/** @param {Token} inline the first paragraph of the notes */
+function removeNotesMark({ children }) {
+  if (!children?.length) return;
+  children[0].content = children[0].content.replace(/^notes?:\s*/i, "");
+  if (!children[0].content && children[1]?.type === "softbreak") children.splice(0, 2);
+}
+
+/** @param {Token[]} children of a paragraph: whether all are pictures and links to code, which become blocks */
+function isMedia(children) {
+  const rest = children.filter((child, i) => {
+    const link = children.slice(0, i + 1).findLast(({ type }) => /^link_/.test(type));
+    const inCode = link?.meta.link.kind === "code" && (link.nesting === 1 || link === child);
+    const isBlank = /break$/.test(child.type) || /^(<!--[^]*-->)?\s*$/.test(child.content);
+    return !inCode && child.type !== "image" && !(isBlank && child.nesting === 0);
+  });
+  return !rest.length && children.some(({ type }) => type === "image" || type === "link_open");
+}
+
+/** @param {Token[]} tokens */
+function textOf(tokens) {
+  const shown = tokens.filter(({ type }) => type !== "html_inline");
+  return shown.map(({ type, content }) => (/break$/.test(type) ? " " : content)).join("");
+}
+
+/**
+ * @param {string} href
+ * @param {string} text
+ * @returns {Kind}
+ */
+function kindOf(href, text) {
+  const [file, fragment] = href.split(/#(.*)/s);
+  if (/^([a-z][a-z0-9+.-]*:|\/\/)/i.test(href)) return /\b(19|20)\d\d[a-z]?$/.test(text) ? "citation" : "link";
+  if (!file || /^(\.\/)?[^/]+\.md$/.test(file)) return "deck-link";
+  if (!fragment) return "link";
+  if (/^\.\.\/code\/.*\.py$/.test(file)) return fragment.startsWith("facts.") ? "fact" : "code";
+  if (/^\.\.\/static\/results\/.*\.json$/.test(file)) return "record";
+  if (/^\.\.\/tests\/.*\.py$/.test(file)) return "proof";
+  return "link";
+}
+
+/**
+ * @param {Token | Slide | Link | Block} target
+ * @param {Attributes} attributes
+ */
+function addAttributes(target, attributes) {
+  for (const [key, value] of Object.entries(attributes)) {
+    if ("attributes" in target) {
+      const old = key === "class" ? target.attributes.class : undefined;
+      target.attributes[key] = old ? `${old} ${value}` : value;
+    } else if (key === "class") target.attrJoin(key, value);
+    else target.attrSet(key, value);
+  }
+}
+
+/** @param {Slide[]} slides get the names that GitHub gives their headings */
+function giveIds(slides) {
+  /** @type {Map<string, number>} */
+  const counts = new Map();
+  for (const slide of slides) {
+    const name = slide.attributes.id ?? anchor(textOf(slide.title[1]?.children ?? []));
+    const count = counts.get(name) ?? 0;
+    counts.set(name, count + 1);
+    slide.id = name && count ? `${name}-${count}` : name;
+  }
+}
+
+/** @param {string} title */
+function anchor(title) {
+  const name = title.trim().toLowerCase().replace(/[^\p{L}\p{N}\s_-]/gu, "").replace(/\s/g, "-");
+  return /^\d+$/.test(name) ? `slide-${name}` : name; // Reveal takes a number for a position.
+}

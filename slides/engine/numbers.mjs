@@ -1,0 +1,26 @@
+/** Whether a text states a computed value. */
+
+const scales = new Map([["", 1], ["%", 0.01], ["k", 1e3], ["M", 1e6], ["G", 1e9]]);
+const statement = /^([-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\s*([%kMG](?![\p{L}\p{N}]))?(?:[\s×].*)?$/u;
+
+/**
+ * A number is rounded to the digits that are shown; %, k, M and G scale it, other units don't.
+ * @param {string} text
+ * @param {unknown} value
+ * @throws {Error} that says what to write
+ */
+export function checkStatement(text, value) {
+  if (typeof value !== "number") {
+    if (text !== String(value)) throw new Error(`the value is ${JSON.stringify(value)}`);
+    return;
+  }
+  const [, digits, unit = ""] = statement.exec(text) ?? [];
+  if (!digits) throw new Error(`the text must begin with a number; the value is ${value}`);
+  const decimals = digits.split(".")[1]?.length ?? 0;
+  const scaled = value / (scales.get(unit) ?? 1);
+  const shown = Number(digits.replace("−", "-").replaceAll(",", ""));
+  const rounding = 0.5 * 10 ** -decimals + 1e-9 * Math.abs(scaled);
+  if (Math.abs(scaled - shown) <= rounding) return;
+  const right = scaled.toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  throw new Error(`the value is ${value}: write ${right}${unit && ` ${unit}`}`);
+}

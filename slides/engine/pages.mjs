@@ -1,0 +1,70 @@
+/** The pages that are not decks: the index of decks, and what stands in for a broken one. */
+
+const course = "Deep Learning Architectures";
+
+/**
+ * @param {import("./decks.mjs").Deck[]} decks
+ * @param {(name: string) => string} linkDeck
+ */
+export function indexPage(decks, linkDeck) {
+  const entries = decks.map(({ name, title, family, slides }) => `
+      <li>
+        <a href="${escape(encodeURIComponent(linkDeck(name)))}">
+          <span class="family">${escape(family)}</span>
+          <span class="title">${escape(title)}</span>
+          <span class="count">${slides} ${slides === 1 ? "slide" : "slides"}</span>
+        </a>
+      </li>`);
+  return page(course, `
+    <h1>${course}</h1>
+    <p>The code on a slide is the tested source, the figure is a run of it, and the number
+      is computed by it.</p>
+    <ul class="decks">${entries.join("")}
+    </ul>`);
+}
+
+/**
+ * Shown until the deck can be rendered again; it asks for itself every second.
+ * @param {string} name
+ * @param {string} message
+ */
+export const brokenDeckPage = (name, message) => page(`${name} is broken`, `
+    <h1>slides/${escape(name)} cannot be shown</h1>
+    <pre class="broken">${escape(message)}</pre>
+    <p>This page shows the deck as soon as that is put right.</p>`, { head: `<meta http-equiv="refresh" content="1">` });
+
+/**
+ * @param {number} status
+ * @param {string} message
+ */
+export const messagePage = (status, message) => page(message, `
+    <h1>${escape(message)}</h1>
+    <p><a href="/">All decks</a> <span class="count">(status ${status})</span></p>`, { assets: "/" });
+
+/**
+ * @param {string} title
+ * @param {string} body
+ * @param {{head?: string, assets?: string}} [more]
+ */
+function page(title, body, { head = "", assets = "" } = {}) {
+  return `<!DOCTYPE html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width">
+    <title>${escape(title)}</title>
+    <link rel="icon" href="data:,">
+    <link rel="stylesheet" href="${assets}static/theme.css">
+    <link rel="stylesheet" href="${assets}static/index.css">${head}
+    <script type="module" src="${assets}static/index.js"></script>
+  </head>
+  <body class="index">
+    <main>${body}
+    </main>
+  </body>
+</html>
+`;
+}
+
+/** @param {string} text */
+const escape = (text) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);

@@ -1,0 +1,42 @@
+/** What reveal-md calls for a deck, here and in our server: from its Markdown to the slides' HTML. */
+import { readFileSync, readdirSync } from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { errorSlide, renderDeck } from "./render.mjs";
+
+const ownRoot = fileURLToPath(new URL("../..", import.meta.url));
+
+/**
+ * @param {string} markdown without front matter
+ * @param {object} options
+ * @param {string} [options.deck] the deck's file; plain reveal-md does not tell, so it is found by its contents
+ * @param {string} [options.root]
+ * @param {string} [options.assets]
+ * @param {boolean} [options.watch] our server reloads what has changed
+ * @param {boolean} [options.live] is set for the template, because reveal-md writes over `watch`
+ * @param {(name: string) => string} [options.linkDeck]
+ */
+export default function preprocess(markdown, options) {
+  const { root = ownRoot, assets, linkDeck, watch } = options;
+  options.live = Boolean(options.deck && watch);
+  let deck = "slides/deck.md";
+  try {
+    const file = options.deck ?? findDeck(root, markdown);
+    if (file) deck = path.relative(root, file).replaceAll(path.sep, "/");
+    const text = file ? readFileSync(file, "utf8") : markdown;
+    return renderDeck(text, { root, deck, assets, linkDeck }).html;
+  } catch (error) {
+    const message = `the deck cannot be shown: ${error instanceof Error ? error.message : error}`;
+    return errorSlide([{ deck, line: 1, message }]);
+  }
+}
+
+/**
+ * @param {string} root
+ * @param {string} markdown
+ */
+function findDeck(root, markdown) {
+  const folder = path.join(root, "slides");
+  const files = readdirSync(folder).filter((name) => name.endsWith(".md")).map((name) => path.join(folder, name));
+  return markdown.trim() && files.find((file) => readFileSync(file, "utf8").endsWith(markdown));
+}

@@ -1,0 +1,389 @@
+/** Renders a deck: slides to HTML, with all that was checked on the way. */
+import path from "node:path";
+import katex from "katex";
+import MarkdownIt from "markdown-it";
+import { misfit, moduleCode, plainCode } from "./code.mjs";
+import { encodeLink, markdown, readDeck } from "./deck.mjs";
+import { attributesHtml, escape, withClass } from "./html.mjs";
+import { readModule } from "./module.mjs";
+import { Resolver, darkVariant } from "./resolve.mjs";
+
+/**
+ * @typedef {import("./deck.mjs").Token} Token
+ * @typedef {import("./deck.mjs").Slide} Slide
+ * @typedef {import("./deck.mjs").Block} Block
+ * @typedef {import("./deck.mjs").Link} Link
+ * @typedef {import("./html.mjs").Attributes} Attributes
+ * @typedef {import("./resolve.mjs").Reference} Reference
+ * @typedef {object} Options
+ * @property {string} root the repository
+ * @property {string} deck the deck's file, as in "slides/cnn.md"
+ * @property {string} [assets] what stands before static/ in the addresses of files
+ * @property {(name: string) => string} [linkDeck] from a deck's file name to its address
+ * @typedef {{deck: string, line: number, message: string, reference?: string}} Problem
+ * @typedef {{html: string, references: Reference[], problems: Problem[]}} Rendering
+ */
+
+const course = "Deep Learning Architectures";
+
+/**
+ * @param {string} text
+ * @param {Options} options
+ * @returns {Rendering}
+ */
+export function renderDeck(text, options) {
+  return new DeckRenderer(text, options).render();
+}
+
+/**
+ * @param {Problem[]} problems
+ * @param {string} [id]
+ */
+export function errorSlide(problems, id) {
+  const list = problems.map(({ deck, line, reference, message }) =>
+    `<p>${escape(`${deck}:${line}`)}</p><pre>${escape(reference ? `${reference}\n${message}` : message)}</pre>`);
+  return `<section${attributesHtml({ id, class: "error" })}><h2>This slide has an error</h2>${list.join("")}</section>`;
+}
+
+class DeckRenderer {
+  /**
+   * @param {string} text
+   * @param {Options} options
+   */
+  constructor(text, { root, deck, assets = "", linkDeck = (name) => name }) {
+    const { meta, stacks } = readDeck(text);
+    this.root = root;
+    this.path = deck;
+    this.assets = assets;
+    this.linkDeck = linkDeck;
+    this.meta = meta;
+    this.stacks = stacks;
+    this.slides = stacks.flat();
+    /** @type {Problem[]} */
+    this.problems = [];
+    /** @type {string[]} */
+    this.citations = [];
+    /** @type {Map<Link, string[]>} */
+    this.lineIds = new Map();
+  }
+
+  /** @returns {Rendering} */
+  render() {
+    const resolver = new Resolver(this.root, this.path, this.slides.map(({ id }) => id));
+    const links = this.slides.flatMap((slide) => slide.links);
+    const references = links.map((link) => (link.reference = resolver.resolve(link)));
+    const entries = new Set(references.flatMap(({ entry }) => entry ?? []));
+    this.citations = [...entries].sort();
+    this.slides.forEach((_, index) => this.morph(index));
+    const stacks = this.stacks.map((stack) => {
+      const kicker = this.kicker(stack);
+      const slides = stack.map((slide) => this.slide(slide, kicker)).join("\n");
+      return stack.length > 1 ? `<section>\n${slides}\n</section>` : slides;
+    });
+    return { html: stacks.join("\n"), references, problems: this.problems };
+  }
+
+  /** @param {number} index of a slide: lines of its code that the slide before has too keep their names */
+  morph(index) {
+    const slide = this.slides[index];
+    const before = this.slides[index - 1];
+    const link = codeLinks(slide).find(({ reference }) => reference?.morph);
+    if (!link) return;
+    const oldLink = before && codeLinks(before).pop();
+    if (!oldLink) return void slide.problems.push({ line: link.line, message: "morph needs code on the slide before" });
+    const group = before.attributes["data-auto-animate-id"] ?? `morph-${index}`;
+    for (const { attributes } of [before, slide])
+      Object.assign(attributes, { "data-auto-animate": "", "data-auto-animate-id": group });
+    const [oldLines, lines] = [oldLink, link].map(({ reference }) => (reference?.code ?? "").split("\n"));
+    const oldIds = this.lineIds.get(oldLink) ?? oldLines.map((_, i) => `${group}-${i + 1}`);
+    const kept = commonLines(oldLines, lines);
+    this.lineIds.set(oldLink, oldIds);
+    this.lineIds.set(link, lines.map((_, i) => oldIds[kept.get(i) ?? -1] ?? `${group}-${index}-${i + 1}`));
+  }
+
+  /** @param {Slide[]} stack */
+  kicker(stack) {
+    const shown = stack.flatMap(({ links }) => links).find(({ reference }) =>
+      reference?.ok && /^(code|cell|figure)$/.test(reference.kind));
+    if (!shown) return spans("header", "kicker", { architecture: this.meta.title });
+    const { name, papers } = this.module(/** @type {Reference} */ (shown.reference)).header;
+    if (papers.length !== 1) return spans("header", "kicker", { architecture: name });
+    const [{ authors, venue, year }] = papers;
+    return spans("header", "kicker", { architecture: name, paper: `${surnames(authors)} · ${venue} ${year}` });
+  }
+
+  /** @param {Reference} reference */
+  module({ module }) {
+    return readModule(path.join(this.root, "code", `${module}.py`));
+  }
+
+  /**
+   * @param {Slide} slide
+   * @param {string} kicker
+   */
+  slide(slide, kicker) {
+    const html = this.slideHtml(slide, kicker);
+    const problems = problemsOf(slide).map((problem) => ({ deck: this.path, ...problem }));
+    this.problems.push(...problems);
+    return problems.length ? errorSlide(problems, slide.id || undefined) : html;
+  }
+
+  /**
+   * @param {Slide} slide
+   * @param {string} kicker
+   */
+  slideHtml(slide, kicker) {
+    const isTitle = slide === this.slides[0];
+    const attributes = { ...withClass(isTitle ? "title" : "content", slide.attributes), id: slide.id || undefined };
+    return [
+      `<section${attributesHtml(attributes)}>`,
+      isTitle ? spans("header", "kicker", { architecture: course, date: longDate(this.meta.date) }) : kicker,
+      this.html(slide.title, slide) + this.body(slide),
+      this.footer(slide),
+      slide.notes.length ? `<aside class="notes">${this.html(slide.notes, slide)}</aside>` : "",
+      "</section>",
+    ].filter(Boolean).join("\n");
+  }
+
+  /** @param {Slide} slide */
+  body(slide) {
+    const [media, prose] = [false, true].map((isProse) => slide.blocks
+      .filter(({ kind }) => (kind === "prose") === isProse)
+      .map((block) => this.block(block, slide))
+      .join(""));
+    if (slide.layout === "flow") return `<div class="body flow">${prose}</div>`;
+    return `<div class="body ${slide.layout}"><div class="media">${media}</div>`
+      + `${prose && `<div class="prose">${prose}</div>`}</div>`;
+  }
+
+  /**
+   * @param {Block} block
+   * @param {Slide} slide
+   */
+  block({ kind, tokens, link, attributes }, slide) {
+    if (kind === "prose") return this.html(tokens, slide);
+    if (kind === "mermaid") return mermaid(tokens[0].content, attributes);
+    if (kind === "fence") return fence(tokens[0], slide, attributes);
+    const reference = link?.reference;
+    if (!link || !reference?.ok) return "";
+    if (reference.kind !== "figure")
+      return moduleCode(this.module(reference), reference, attributes, this.lineIds.get(link));
+    return `<figure${attributesHtml(withClass("figure", attributes))}>${this.images(reference)}</figure>`;
+  }
+
+  /** @param {Reference} figure */
+  images({ file = "", text, dark }) {
+    const image = (/** @type {string} */ name, /** @type {string} */ source) =>
+      `<img${attributesHtml({ class: name, src: encodeLink(this.assets + source), alt: text, loading: "lazy" })}>`;
+    return dark ? image("light-only", file) + image("dark-only", darkVariant(file)) : image("panel", file);
+  }
+
+  /** @param {Slide} slide */
+  footer(slide) {
+    const figure = slide.links.find(({ kind, reference }) => kind === "figure" && reference?.ok)?.reference;
+    return spans("footer", "made-by", {
+      course: this.meta.family ? `${course} · ${this.meta.family}` : course,
+      [figure?.stale ? "command stale" : "command"]: figure ? madeBy(figure) : "",
+    });
+  }
+
+  /**
+   * @param {Token[]} tokens
+   * @param {Slide} slide
+   */
+  html(tokens, slide) {
+    return markdown.renderer.render(tokens, markdown.options, { deck: this, slide });
+  }
+
+  /**
+   * @param {Link} link
+   * @returns {{name: string, attributes: Record<string, string>}} the element that its text stands in
+   */
+  element({ href, reference }) {
+    const span = (/** @type {string} */ kind, /** @type {string} */ title) =>
+      ({ name: "span", attributes: { class: kind, title } });
+    if (!reference?.ok) return span("", "");
+    const { kind, file = "", target, stale, module, firstLine, lastLine } = reference;
+    switch (kind) {
+      case "fact": return span("fact", `computed by code/${module}.py`);
+      case "record": return span(stale ? "record stale" : "record", measuredBy(reference));
+      case "proof": return span("proof", target);
+      case "code":
+      case "cell": return span("source", `${file}, lines ${firstLine} to ${lastLine}`);
+      case "citation": return { name: "a", attributes: { class: "citation", href: encodeLink(href) } };
+      case "deck-link": {
+        const [, fragment] = href.split(/#(.*)/s);
+        const page = file === this.path ? "" : this.linkDeck(path.posix.basename(file));
+        return { name: "a", attributes: { href: encodeLink(fragment ? `${page}#/${fragment}` : page || "#/") } };
+      }
+    }
+    if (!file) return { name: "a", attributes: { href: encodeLink(href), target: "_blank", rel: "noopener" } };
+    if (!file.startsWith("static/")) return span("source", file);
+    return { name: "a", attributes: { href: encodeLink(this.assets + file) } };
+  }
+}
+
+// What markdown-it does not render by itself -----------------------------------
+
+/** @typedef {import("markdown-it/lib/renderer.mjs").RenderRule} Rule */
+
+const plain = new MarkdownIt();
+
+/** @type {Record<string, Rule>} */
+const rules = {
+  link_open(tokens, i, _options, { deck }) {
+    const { link } = tokens[i].meta;
+    const { name, attributes } = deck.element(link);
+    return `<${name}${attributesHtml({ ...attributes, ...withClass(attributes.class, link.attributes) })}>`;
+  },
+  link_close(tokens, i, _options, { deck }) {
+    return `</${deck.element(tokens[i].meta.link).name}>`;
+  },
+  image(tokens, i, _options, { deck }) {
+    return deck.images(tokens[i].meta.link.reference);
+  },
+  fence(tokens, i, _options, { slide }) {
+    return fence(tokens[i], slide, {});
+  },
+  code_block(tokens, i, _options, { slide }) {
+    return fence(tokens[i], slide, {});
+  },
+  references(_tokens, _i, _options, { deck }) {
+    const items = deck.citations.map((/** @type {string} */ entry) => `<li>${plain.renderInline(entry)}</li>`);
+    return `<ol class="references">${items.join("")}</ol>`;
+  },
+  math_inline: math,
+  math_inline_block: math,
+  math_block: math,
+};
+Object.assign(markdown.renderer.rules, rules);
+
+/** @type {Rule} */
+function math(tokens, i, _options, { slide }) {
+  const { type, content, meta } = tokens[i];
+  const latex = type === "math_inline" ? content.replace(/^`([^]*)`$/, "$1") : content;
+  try {
+    return katex.renderToString(latex, { displayMode: type !== "math_inline", strict: false });
+  } catch (error) {
+    slide.problems.push({ line: meta.line, message: /** @type {Error} */ (error).message.replaceAll("\n", " ") });
+    return "";
+  }
+}
+
+/**
+ * @param {Token} token
+ * @param {Slide} slide
+ * @param {Attributes} attributes
+ */
+function fence(token, slide, attributes) {
+  const code = token.content.replace(/\n$/, "").replaceAll("\t", "    ");
+  const error = misfit(code.split("\n"), slide.layout);
+  if (error) slide.problems.push({ line: token.meta.line, message: `the code does not fit: shorten it (${error})` });
+  return plainCode(code, token.info.trim().split(/\s+/)[0], attributes);
+}
+
+/**
+ * @param {string} diagram
+ * @param {Attributes} attributes
+ */
+function mermaid(diagram, attributes) {
+  const figure = attributesHtml(withClass("mermaid-figure", attributes));
+  return `<figure${figure}><pre class="mermaid">${escape(diagram)}</pre></figure>`;
+}
+
+// Helpers ---------------------------------------------------------------------
+
+/** @param {Slide} slide */
+function problemsOf(slide) {
+  const ofLinks = slide.links.flatMap((link) =>
+    link.reference?.error ? [{ line: link.line, reference: asWritten(link), message: link.reference.error }] : []);
+  return [...ofLinks, ...slide.problems].sort((a, b) => a.line - b.line);
+}
+
+/** @param {Link} link */
+function asWritten({ kind, text, href, title }) {
+  return `${kind === "figure" ? "!" : ""}[${text}](${href}${title && ` "${title}"`})`;
+}
+
+/** @param {Slide} slide */
+function codeLinks(slide) {
+  return slide.blocks.flatMap(({ link }) => (link?.reference?.code === undefined ? [] : [link]));
+}
+
+/**
+ * @param {string[]} before
+ * @param {string[]} after
+ * @returns {Map<number, number>} the longest common subsequence: from lines after to lines before
+ */
+function commonLines(before, after) {
+  const same = (/** @type {number} */ i, /** @type {number} */ j) => before[i].trim() === after[j].trim();
+  const length = Array.from({ length: before.length + 1 }, () => new Array(after.length + 1).fill(0));
+  for (let i = before.length - 1; i >= 0; i--)
+    for (let j = after.length - 1; j >= 0; j--)
+      length[i][j] = same(i, j) ? length[i + 1][j + 1] + 1 : Math.max(length[i + 1][j], length[i][j + 1]);
+  const pairs = new Map();
+  for (let i = 0, j = 0; i < before.length && j < after.length; ) {
+    if (same(i, j)) pairs.set(j++, i++);
+    else if (length[i + 1][j] >= length[i][j + 1]) i++;
+    else j++;
+  }
+  return pairs;
+}
+
+/**
+ * @param {string} name
+ * @param {string} className
+ * @param {Record<string, string>} texts by class; empty ones are left out
+ */
+function spans(name, className, texts) {
+  const inner = Object.entries(texts)
+    .map(([key, text]) => text && `<span class="${key}">${escape(text)}</span>`);
+  return `<${name} class="${className}">${inner.join("")}</${name}>`;
+}
+
+/** @param {string[]} authors */
+function surnames(authors) {
+  const names = authors.map((author) => author.split(" ").pop());
+  return names.length > 4 ? `${names[0]} et al.` : names.join(", ");
+}
+
+/** @param {Reference} figure */
+function madeBy({ measured = {} }) {
+  const { command, seconds, hardware = "", samples, data } = measured;
+  return [
+    command,
+    seconds !== undefined && `${duration(seconds)} on ${hardware.replace(/ \(.*\)$/, "")}`,
+    samples?.train && `${String(samples.train).replace(/\B(?=(\d{3})+$)/g, ",")} ${data}`,
+  ].filter(Boolean).join(" · ");
+}
+
+/** @param {Reference} record */
+function measuredBy({ measured = {}, stale }) {
+  const { command, seconds, hardware, date } = measured;
+  return [
+    "measured by",
+    stale && "older code of",
+    command,
+    seconds !== undefined && `in ${duration(seconds)}`,
+    hardware && `on ${hardware}`,
+    date && `(${date})`,
+  ].filter(Boolean).join(" ");
+}
+
+/** @param {number} seconds */
+function duration(seconds) {
+  if (seconds < 90) return `${seconds < 9.95 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  const minutes = seconds / 60;
+  return minutes < 90 ? `${Math.round(minutes)} min` : `${(minutes / 60).toFixed(1)} h`;
+}
+
+const months = [
+  "January", "February", "March", "April", "May", "June",
+  "July", "August", "September", "October", "November", "December",
+];
+
+/** @param {string} date 2026-11-21 -> 21 November 2026; Intl is slow to start */
+function longDate(date) {
+  return date.replace(/^(\d{4})-(0[1-9]|1[0-2])-(\d\d)$/, (_, year, month, day) =>
+    `${Number(day)} ${months[month - 1]} ${year}`);
+}

@@ -1,0 +1,114 @@
+/** A deck in the browser: slides, steps through code, light and dark. Loads the rest where a deck needs it. */
+import Reveal from "./lib/reveal/reveal.js";
+import Notes from "./lib/reveal/plugin/notes.js";
+import Zoom from "./lib/reveal/plugin/zoom.js";
+import Search from "./search.js";
+import { startTheme, toggleTheme } from "./theme.js";
+
+const printing = new URLSearchParams(location.search).has("print-pdf");
+const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+window.Reveal = Reveal;
+startTheme();
+labelSlides();
+
+Reveal.addEventListener("ready", focusLines);
+Reveal.addEventListener("slidechanged", focusLines);
+Reveal.addEventListener("fragmentshown", focusLines);
+Reveal.addEventListener("fragmenthidden", focusLines);
+
+Reveal.initialize({
+  width: 1280,
+  height: 720,
+  margin: 0,
+  minScale: 0.1,
+  maxScale: 6,
+  center: false,
+  display: "flex",
+  hash: true,
+  controlsLayout: "edges",
+  controlsTutorial: false,
+  hideCursorTime: 2000,
+  scrollLayout: "compact",
+  transition: "none",
+  backgroundTransition: "none",
+  autoAnimate: !still,
+  autoAnimateDuration: 0.6,
+  autoAnimateMatcher: morphingPairs,
+  pdfSeparateFragments: false,
+  pdfMaxPagesPerSlide: 1,
+  plugins: [Notes, Zoom, Search],
+});
+Reveal.addKeyBinding({ keyCode: 84, key: "T", description: "Light or dark" }, toggleTheme);
+
+if (document.querySelector(".mermaid")) import("./diagrams.js");
+if ("watch" in document.body.dataset) import("./reload.js");
+
+/* Reveal's style for printing on paper drops the layout of slides; with this class it leaves them alone. */
+const { classList } = document.documentElement;
+addEventListener("beforeprint", () => classList.add("print-pdf"));
+addEventListener("afterprint", () => classList.toggle("print-pdf", printing));
+
+/** Gives each slide its number in the footer, and a name for screen readers. */
+function labelSlides() {
+  const slides = [...document.querySelectorAll(".slides section:not(:has(> section))")];
+  for (const [index, slide] of slides.entries()) {
+    const number = document.createElement("span");
+    number.className = "number";
+    number.textContent = `${index + 1} / ${slides.length}`;
+    slide.querySelector(".made-by")?.append(number);
+    slide.setAttribute("role", "group");
+    slide.setAttribute("aria-roledescription", "slide");
+    slide.setAttribute("aria-label", `${index + 1} of ${slides.length}`);
+  }
+}
+
+/** Puts the focus of each code block on the lines of its latest visible step. */
+function focusLines() {
+  for (const block of document.querySelectorAll(".code:has(.step)")) {
+    const lines = [...block.querySelectorAll(".step.visible")].at(-1)?.getAttribute("data-lines");
+    const numbers = lines && lineNumbers(lines);
+    for (const line of block.querySelectorAll(".line")) {
+      const chosen = numbers && numbers.has(Number(line.getAttribute("data-line")));
+      line.classList.toggle("focus", chosen === true);
+      line.classList.toggle("dim", chosen === false);
+    }
+  }
+}
+
+/** @param {string} ranges "31-33,35" -> 31, 32, 33, 35 */
+function lineNumbers(ranges) {
+  const numbers = new Set();
+  for (const range of ranges.split(",")) {
+    const [first, last = first] = range.split("-").map(Number);
+    for (let number = first; number <= last; number++) numbers.add(number);
+  }
+  return numbers;
+}
+
+/**
+ * What moves when code morphs from one slide to the next: its lines. What both slides have stands still, the rest fades in.
+ * @param {HTMLElement} from
+ * @param {HTMLElement} to
+ */
+function morphingPairs(from, to) {
+  const pairs = [];
+  const moves = { scale: false, styles: [], measure: placeOnSlide };
+  const stands = { translate: false, scale: false, styles: [] };
+  for (const line of to.querySelectorAll("[data-id]")) {
+    const before = from.querySelector(`[data-id="${line.getAttribute("data-id")}"]`);
+    if (before) pairs.push({ from: before, to: line, options: moves });
+  }
+  for (const part of [".kicker", "h2", ".made-by", "figcaption"]) {
+    const [before, after] = [from.querySelector(part), to.querySelector(part)];
+    if (before && after) pairs.push({ from: before, to: after, options: stands });
+  }
+  return pairs;
+}
+
+/** @param {HTMLElement} element */
+function placeOnSlide(element) {
+  const slide = element.closest("section")?.getBoundingClientRect() ?? new DOMRect();
+  const { x, y, width, height } = element.getBoundingClientRect();
+  return { x: x - slide.x, y: y - slide.y, width, height };
+}

@@ -1,0 +1,19 @@
+/** What axe-core holds against the part of the page that `scope` selects: serious faults, and unknown contrast. */
+async (scope) => {
+  // axe-core does not judge text over or under which something lies, though it be empty.
+  const bare = new CSSStyleSheet();
+  bare.replaceSync(".controls, *::before, *::after { display: none !important }");
+  document.adoptedStyleSheets = [bare];
+  const { violations, incomplete } = await axe.run(scope);
+  document.adoptedStyleSheets = [];
+
+  const isText = ({ any: [{ data }], target: [place] }) =>
+    !/^(shortTextContent|nonBmp)$/.test(data.messageKey) && !document.querySelector(place).closest("svg");
+  const name = (rule, { html, failureSummary = "cannot be judged" }) => `${rule.id}: ${html} ${failureSummary}`;
+  return [
+    ...violations.filter(({ impact }) => impact === "serious" || impact === "critical")
+      .flatMap((rule) => rule.nodes.map((node) => name(rule, node))),
+    ...incomplete.filter(({ id }) => id === "color-contrast")
+      .flatMap((rule) => rule.nodes.filter(isText).map((node) => name(rule, node))),
+  ];
+}

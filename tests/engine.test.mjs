@@ -1,0 +1,695 @@
+/** The deck engine, on a small lecture of its own. */
+import assert from "node:assert/strict";
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { after, describe, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { deflateSync } from "node:zlib";
+import { readModule, slug } from "../slides/engine/module.mjs";
+import preprocess from "../slides/engine/preprocess.mjs";
+import { renderDeck } from "../slides/engine/render.mjs";
+
+const repository = fileURLToPath(new URL("..", import.meta.url));
+const root = mkdtempSync(path.join(tmpdir(), "engine-"));
+after(() => rmSync(root, { recursive: true }));
+
+// The small lecture -------------------------------------------------------------
+
+/** @param {string} name @param {string | Buffer} content */
+function write(name, content) {
+  const file = path.join(root, name);
+  mkdirSync(path.dirname(file), { recursive: true });
+  writeFileSync(file, content);
+  return file;
+}
+
+const net = write("code/net.py", `# %% [markdown]
+# # TinyNet
+#
+# - **Paper**: Ada Lovelace, Grace Hopper, Alan Turing.
+#   *Tiny Networks*. NeurIPS 2017. [arXiv:1701.00001](https://arxiv.org/abs/1701.00001)
+# - **Idea**: small is
+#   beautiful
+# - **Demo**: it trains
+# - **Time**: 1 s
+
+# %%
+import torch
+from torch import nn
+import blocks
+from lab import cli
+
+TEXT = """
+# %% not a cell that anyone asks for
+"""
+
+
+# %%
+@decorated
+class Net(nn.Module):
+    """A network.
+
+    (B, D) -> (B, K)
+    """
+
+    def __init__(self, width=3):
+        self.layer = nn.Linear(width, 2)
+        # </textarea><script>alert("&lt;")</script> \`x\` <!--s-->
+
+    @property
+    def size(self):
+        return 'café "ünï" 😀'
+
+
+# after Net
+
+# %%
+async def forward(x):
+    return x + 1
+
+
+def plain(x):
+    return x
+
+
+def morphed(x):
+    y = plain(x)
+
+    return x
+
+
+def tall():
+${"    pass\n".repeat(20)}
+
+def wide():
+    return "${"w".repeat(60)}"
+
+
+# %% Plain against residual!
+if __name__ == "__main__":
+    # why
+    args = cli.arguments()
+
+    for i in range(3):
+        print(i)
+
+# %% Not a demo
+x = 1
+`);
+write("code/blocks.py", `# %% [markdown]
+# # Blocks
+#
+# - **Paper**: A B, C D, E F, G H, I J. *Many*. ICML 2015. [doi:10.1000/ab.c](https://doi.org/10.1000/ab.c)
+
+# %%
+def block():
+    pass
+`);
+write("code/two.py", `# %% [markdown]
+# # Two papers
+#
+# - **Paper**: A B. *One*. ICML 2015. [x](https://example.org/one)
+# - **Paper**: C D. *Two*. ICML 2016. [y](https://example.org/two)
+
+# %%
+def two():
+    pass
+`);
+write("code/bare.py", "def bare():\n    pass\n");
+write("code/bad_paper.py", "# %% [markdown]\n# # Bad\n#\n# - **Paper**: nobody\n\n# %%\ndef f():\n    pass\n");
+write("code/lab/training.py", "def fit():\n    pass\n");
+write("tests/test_parity.py", "import pytest\n\n\ndef test_identical(name):\n    pass\n\n\ndef helper():\n    pass\n");
+
+const hash = readModule(net).hash;
+const run = {
+  seed: 0, data: "digits", samples: { train: 1400, test: 397 }, seconds: 43.1, hardware: "2 CPU cores (x86_64)", date: "2026-11-21",
+};
+write("static/results/net.json", JSON.stringify({
+  facts: { hash, values: { parameters: 25557032, share: 0.98851, flops: 1823456789, shape: "3x3", negative: -2.5 } },
+  demo: { ...run, hash, command: "python code/net.py", values: { error: 0.034 } },
+  mnist: { ...run, hash: "older", command: "python code/net.py --data mnist", data: "mnist", values: { "test.accuracy": 0.989 } },
+}));
+write("static/results/blocks.json", JSON.stringify({ facts: { hash: "older", values: { depth: 3 } } }));
+write("static/results/two.json", "{");
+
+/** @param {string} name @param {object} provenance @param {boolean} [dark] */
+function figure(name, provenance, dark = true) {
+  const description = JSON.stringify({ module: "net", run: "demo", hash, command: "python code/net.py", ...provenance })
+    .replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll('"', "&quot;");
+  const svg = `<svg xmlns="http://www.w3.org/2000/svg"><metadata><dc:description>${description}</dc:description></metadata></svg>`;
+  write(`static/img/${name}.svg`, svg);
+  if (dark) write(`static/img/${name}.dark.svg`, svg);
+}
+figure("fresh", { command: "python code/net.py --title 'a < b & c'" });
+figure("old", { hash: "older" });
+figure("old-mnist", { hash: "older", run: "mnist", command: "python code/net.py --data mnist" });
+figure("no-dark", {}, false);
+figure("foreign", { module: "nobody" });
+write("static/img/no-provenance.svg", "<svg/>");
+write("static/img/damaged.png", Buffer.from([0x89, 0x50, 0x4e, 0x47, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]));
+write("static/img/picture.png", png({ module: "net", run: "demo", hash, command: "python code/net.py" }));
+
+/** @param {object} provenance */
+function png(provenance) {
+  const chunk = (/** @type {string} */ type, /** @type {Buffer} */ data) => {
+    const head = Buffer.alloc(8);
+    head.writeUInt32BE(data.length);
+    head.write(type, 4, "latin1");
+    return Buffer.concat([head, data, Buffer.alloc(4)]);
+  };
+  return Buffer.concat([
+    Buffer.from("\x89PNG\r\n\x1a\n", "latin1"),
+    chunk("IHDR", Buffer.alloc(13)),
+    chunk("tEXt", Buffer.from("Software\0Matplotlib")),
+    chunk("tEXt", Buffer.from(`Description\0${JSON.stringify(provenance)}`)),
+    chunk("IDAT", deflateSync(Buffer.alloc(4))),
+    chunk("IEND", Buffer.alloc(0)),
+  ]);
+}
+
+const front = "---\ntitle: Tiny networks\nfamily: Tiny\ndate: 2026-11-21\n---\n";
+const start = `${front}\n# Tiny networks\n\n`;
+write("slides/other.md", `${start}<!--s-->\n\n## A slide\n`);
+
+/** @param {string} text */
+function render(text, options = {}) {
+  return renderDeck(text, { root, deck: "slides/tiny.md", ...options });
+}
+
+/** The second slide of a deck. @param {string} markdown */
+function slide(markdown, options = {}) {
+  const { html, references, problems } = render(`${start}<!--s-->\n\n${markdown}`, options);
+  return { html: html.slice(html.indexOf("</section>") + "</section>\n".length), references, problems };
+}
+
+/** @param {string} markdown @returns {string} its one problem */
+function problem(markdown) {
+  const { html, problems } = slide(markdown);
+  assert.equal(problems.length, 1, JSON.stringify(problems));
+  assert.match(html, /class="error"/);
+  return problems[0].message;
+}
+
+/** @param {string} markdown @returns {string} */
+function good(markdown, options = {}) {
+  const { html, problems } = slide(markdown, options);
+  assert.deepEqual(problems, []);
+  return html;
+}
+
+/** @param {string} html */
+const textOf = (html) => html.replace(/<br>/g, "").replace(/<[^>]*>/g, "")
+  .replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&quot;", '"').replaceAll("&amp;", "&");
+
+/** @param {string} html @returns {string[]} */
+const codeLines = (html) => [...html.matchAll(/<span class="line[^>]*>(.*?)<\/span>(?=<span class="line|<\/code>)/g)].map(([, line]) => textOf(line));
+
+// ---------------------------------------------------------------------------------
+
+describe("a module", () => {
+  const module = readModule(net);
+
+  test("its header", () => {
+    assert.deepEqual(module.header, {
+      name: "TinyNet",
+      papers: [{
+        authors: ["Ada Lovelace", "Grace Hopper", "Alan Turing"], title: "Tiny Networks", venue: "NeurIPS", year: "2017",
+        id: "arXiv:1701.00001", url: "https://arxiv.org/abs/1701.00001",
+      }],
+      idea: "small is beautiful", demo: "it trains", time: "1 s", error: null,
+    });
+    assert.equal(readModule(path.join(root, "code/two.py")).header.papers.length, 2);
+  });
+
+  test("its definitions, with their decorators and without what follows", () => {
+    const lines = (/** @type {string} */ name) => {
+      const { firstLine, lastLine } = module.definitions.get(name) ?? assert.fail(name);
+      return [module.lines[firstLine - 1], module.lines[lastLine - 1]].map((line) => line.trim());
+    };
+    assert.deepEqual(lines("Net"), ["@decorated", "return 'café \"ünï\" 😀'"]);
+    assert.deepEqual(lines("Net.size"), ["@property", "return 'café \"ünï\" 😀'"]);
+    assert.equal(lines("Net.__init__")[0], "def __init__(self, width=3):");
+    assert.equal(lines("forward")[0], "async def forward(x):");
+    assert.ok(!module.definitions.has("width"));
+  });
+
+  test("its demo cells", () => {
+    const cell = module.cells.get("plain-against-residual") ?? assert.fail();
+    assert.equal(module.lines[cell.firstLine - 1], "    # why");
+    assert.equal(module.lines[cell.lastLine - 1], "        print(i)");
+    assert.ok(cell.isDemo);
+    assert.ok(!module.cells.get("not-a-demo")?.isDemo);
+    assert.equal(slug("What LeNet-5 gets wrong?"), "what-lenet-5-gets-wrong");
+    assert.equal(slug("  Überblick: 1/√d "), "überblick-1-d");
+  });
+
+  test("its hash is of code, its own and of the modules that it imports", () => {
+    const python = `
+import hashlib, pathlib, re
+def strip(text):
+    lines = [line.rstrip() for line in text.split("\\n")]
+    return "".join(line + "\\n" for line in lines if line and not line.lstrip().startswith("#"))
+def closure(name, found):
+    found.add(name)
+    for line in pathlib.Path("code", name + ".py").read_text(encoding="utf-8").split("\\n"):
+        match = re.match(r"\\s*(?:from|import)\\s+([A-Za-z_]\\w*)", line)
+        if match and match[1] not in found and pathlib.Path("code", match[1] + ".py").is_file():
+            closure(match[1], found)
+    return found
+text = "".join(n + "\\n" + strip(pathlib.Path("code", n + ".py").read_text(encoding="utf-8")) for n in sorted(closure("net", set())))
+print(hashlib.sha256(text.encode()).hexdigest())`;
+    assert.equal(execFileSync("python3", ["-c", python], { cwd: root, encoding: "utf8" }).trim(), hash);
+    const original = readFileSync(net, "utf8");
+    const hashOf = (/** @type {string} */ text) => readModule(write("code/net.py", text)).hash;
+    assert.equal(hashOf(original.replaceAll("\n", "  \r\n").replace("# after Net", "# other\n\n   # comment")), hash);
+    assert.notEqual(hashOf(original.replace("x + 1", "x + 2")), hash);
+    assert.equal(hashOf(original), hash);
+    const block = readFileSync(path.join(root, "code/blocks.py"), "utf8");
+    write("code/blocks.py", block.replace("pass", "return 1"));
+    assert.notEqual(readModule(net).hash, hash);
+    write("code/blocks.py", block);
+    assert.equal(readModule(net).hash, hash);
+  });
+
+  test("it is read again only when its file changes", () => {
+    const file = write("code/again.py", "a = 1\n");
+    const first = readModule(file);
+    assert.equal(readModule(file), first);
+    writeFileSync(file, "a = 2\n");
+    utimesSync(file, new Date(), new Date(Date.now() + 2000));
+    assert.equal(readModule(file).lines[0], "a = 2");
+    rmSync(file);
+  });
+});
+
+describe("code on a slide", () => {
+  test("a definition, with the lines of its file and everything as written", () => {
+    const { html, references } = slide("[forward](../code/net.py#forward)");
+    const { firstLine = 0, lastLine = 0, ...reference } = references[0];
+    assert.deepEqual(codeLines(html), ["async def forward(x):", "    return x + 1"]);
+    assert.match(html, new RegExp(`data-line="${firstLine}">`));
+    assert.match(html, new RegExp(`<span class="source">code/net.py:${firstLine}–${lastLine}</span>`));
+    assert.match(html, new RegExp(`aria-label="code/net.py, lines ${firstLine} to ${lastLine}"`));
+    assert.match(html, /<figure class="code" data-module="net" data-symbol="forward" data-source="code\/net.py" style="--columns:21;--rows:\d">/);
+    assert.match(html, /<span class="tok-keyword">async<\/span> <span class="tok-keyword">def<\/span> <span class="tok-definition">forward<\/span>/);
+    assert.equal(reference.kind, "code");
+    assert.equal(reference.run, false);
+  });
+
+  test("characters that HTML or Markdown could take for their own", () => {
+    const html = good("[`<b>`](../code/net.py#Net)");
+    assert.equal(codeLines(html)[9], '        # </textarea><script>alert("&lt;")</script> `x` <!--s-->');
+    assert.doesNotMatch(html, /<script|<\/textarea|<!--/);
+    assert.equal(codeLines(good("[size](../code/net.py#Net.size)"))[2], "    return 'café \"ünï\" 😀'");
+  });
+
+  test("what stands under a class or a guard is dedented, a docstring too", () => {
+    assert.equal(codeLines(good("[x](../code/net.py#Net.__init__)"))[0], "def __init__(self, width=3):");
+    const { html, references } = slide('[Demo](../code/net.py#plain-against-residual "run")');
+    assert.deepEqual(codeLines(html), ["# why", "args = cli.arguments()", "", "for i in range(3):", "    print(i)"]);
+    assert.match(html, /data-line="\d+"><br><\/span>/);
+    assert.match(html, /<span class="runnable">Run ⇧↵<\/span>/);
+    assert.equal(references[0].kind, "cell");
+    assert.equal(references[0].run, true);
+    assert.equal(references[0].code, "# why\nargs = cli.arguments()\n\nfor i in range(3):\n    print(i)");
+  });
+
+  test("what is not there, or does not fit, says so", () => {
+    assert.match(problem("[x](../code/net.py#Nets)"), /no definition or demo cell "Nets"; there is Net, /);
+    assert.match(problem("[x](../code/nett.py#Net)"), /no file code\/nett.py; there is net.py/);
+    assert.match(problem("[x](../code/net.py#not-a-demo)"), /no demo cell/);
+    assert.match(problem("[x](../code/net.py#tall)"), /does not fit: show it method by method \(21 lines/);
+    assert.match(problem("[x](../code/net.py#wide)\n\nProse."), /does not fit.*73 columns; a slide with prose takes 20 of 60/);
+    good("[x](../code/net.py#wide)");
+    assert.match(problem("[x](../code/bare.py#bare)"), /no header/);
+    assert.match(problem("[x](../code/bad_paper.py#f)"), /AUTHORS/);
+    assert.match(problem("[x](../code/lab/training.py#fit)"), /only modules/);
+    assert.match(problem("[x](../../../etc/passwd)"), /outside/);
+    assert.match(problem("| a |\n|---|\n| [x](../code/net.py#Net) |"), /table/);
+    assert.match(problem('See [x](../code/net.py#Net "run")'), /paragraph of its own/);
+    assert.match(good("See [the net](../code/net.py#Net)."), /<span class="source" title="code\/net.py, lines \d+ to \d+">the net<\/span>/);
+  });
+
+  test("steps through lines", () => {
+    const html = good('[x](../code/net.py#Net "lines=1-2,4|3")');
+    const first = readModule(net).definitions.get("Net")?.firstLine ?? 0;
+    const steps = [...html.matchAll(/<span class="fragment step" data-lines="([^"]*)">/g)].map(([, lines]) => lines);
+    assert.deepEqual(steps, [`${first}-${first + 1},${first + 3}`, `${first + 2}`]);
+    assert.doesNotMatch(html, /line focus/);
+    assert.deepEqual(slide('[x](../code/net.py#Net "lines=1-2,4|3")').references[0].lines, [[first, first + 1, first + 3], [first + 2]]);
+  });
+
+  test("one set of lines is in focus from the start", () => {
+    const html = good('[x](../code/net.py#forward "lines=2")');
+    assert.deepEqual([...html.matchAll(/class="line focus"/g)].length, 1);
+    assert.doesNotMatch(html, /fragment/);
+    assert.match(problem('[x](../code/net.py#forward "lines=9")'), /lines 1 to/);
+    assert.match(problem('[x](../code/net.py#forward "lines=0-1")'), /lines 1 to/);
+    assert.match(problem('[x](../code/net.py#forward "line=1")'), /"line=1" is not understood/);
+  });
+
+  test("morphs: equal lines keep their names", () => {
+    const html = good('[a](../code/net.py#plain)\n\n<!--s-->\n\n[b](../code/net.py#morphed "morph")\n\n<!--s-->\n\n[c](../code/net.py#plain "morph")\n');
+    const ids = html.split("</section>").slice(0, 3).map((part) => [...part.matchAll(/data-id="([^"]*)"/g)].map(([, id]) => id));
+    assert.equal([...html.matchAll(/data-auto-animate="" data-auto-animate-id="morph-2"/g)].length, 3);
+    assert.deepEqual(ids.map(({ length }) => length), [2, 4, 2]);
+    assert.equal(ids[0][1], ids[1][3]);
+    assert.equal(ids[1][3], ids[2][1]);
+    for (const own of ids) assert.equal(new Set(own).size, own.length);
+    assert.notEqual(ids[0][0], ids[1][0]);
+    assert.match(problem('[b](../code/net.py#morphed "morph")'), /morph needs code/);
+  });
+
+  test("code that is written in the deck", () => {
+    const written = '<div>&lt;</textarea>\n<!--s-->\n\n<!--v-->\n`x` $y$ [z](#q)';
+    const html = good(`\`\`\`\n${written}\n\`\`\``);
+    assert.deepEqual(codeLines(html), written.split("\n"));
+    assert.match(good("```python\ndef f(): pass\n```"), /tok-definition/);
+    assert.doesNotMatch(good("```bash\ndef f\n```"), /tok-|figcaption|data-line/);
+    assert.match(problem(`\`\`\`\n${"x".repeat(77)}\n\`\`\``), /does not fit: shorten it/);
+    assert.deepEqual(codeLines(good("- item\n\n  ```\n  <nested>\n  ```")), ["<nested>"]);
+    assert.match(good("`<!--s-->` and `</section>`"), /<code>&lt;!--s--&gt;<\/code>/);
+  });
+});
+
+describe("numbers and proofs", () => {
+  const fact = (/** @type {string} */ text, /** @type {string} */ key) => `[${text}](../code/net.py#facts.${key})`;
+
+  test("a fact, as its value rounded to what is shown", () => {
+    for (const [text, key] of [
+      ["25,557,032", "parameters"], ["25557032", "parameters"], ["25.6 M", "parameters"], ["25.56M", "parameters"], ["26 M parameters", "parameters"],
+      ["25,557 k", "parameters"], ["98.9 %", "share"], ["98.85%", "share"], ["0.99", "share"], ["1.8 G multiply-adds", "flops"],
+      ["3x3", "shape"], ["−2.5", "negative"], ["-2.5 dB", "negative"], ["25,557,032 parameters", "parameters"], ["25.6\u00a0M", "parameters"], ["**26 M**", "parameters"],
+    ]) good(fact(text, key));
+    assert.match(good(fact("25.6 M", "parameters")), /<p><span class="fact" title="computed by code\/net.py">25.6 M<\/span><\/p>/);
+  });
+
+  test("a wrong number says what to write", () => {
+    assert.equal(problem(fact("25.5 M", "parameters")), "the value is 25557032: write 25.6 M");
+    assert.equal(problem(fact("25,557,033", "parameters")), "the value is 25557032: write 25,557,032");
+    assert.equal(problem(fact("98.8 %", "share")), "the value is 0.98851: write 98.9 %");
+    assert.equal(problem(fact("1.8 GFLOPs", "flops")), "the value is 1823456789: write 1,823,456,789.0");
+    for (const text of ["about 25 M", "2,55,57,032", "many", "25.6.1 M"]) assert.match(problem(fact(text, "parameters")), /must begin with a number/);
+    assert.match(problem(fact("5x5", "shape")), /the value is "3x3"/);
+    assert.match(problem(fact("1", "parameter")), /no value "parameter"; there is parameters/);
+    assert.match(problem("[3](../code/blocks.py#facts.depth)"), /older code: run python code\/blocks.py/);
+    assert.match(problem("[3](../code/two.py#facts.depth)"), /damaged/);
+    assert.match(problem("[3](../code/bad_paper.py#facts.depth)"), /AUTHORS/);
+  });
+
+  test("a record, whose long runs may be stale", () => {
+    assert.match(good("[3.4 %](../static/results/net.json#demo.error)"), /<span class="record" title="measured by python code\/net.py in 43 s on 2 CPU cores \(x86_64\) \(2026-11-21\)">/);
+    const { html, references } = slide("[98.9 %](../static/results/net.json#mnist.test.accuracy)");
+    assert.match(html, /<span class="record stale" title="measured by older code of python code\/net.py --data mnist/);
+    assert.equal(references[0].stale, true);
+    assert.equal(references[0].key, "mnist.test.accuracy");
+    assert.match(problem("[1](../static/results/net.json#mnst.accuracy)"), /no "mnst"; there is mnist/);
+    assert.match(problem("[1](../static/results/none.json#demo.x)"), /no file/);
+  });
+
+  test("a proof", () => {
+    const { html, references } = slide("[identical](../tests/test_parity.py#test_identical[a-b]) to it");
+    assert.match(html, /<span class="proof" title="tests\/test_parity.py::test_identical\[a-b\]">identical<\/span> to it/);
+    assert.equal(references[0].target, "tests/test_parity.py::test_identical[a-b]");
+    assert.match(problem("[x](../tests/test_parity.py#test_identica[a])"), /no test test_identica; there is test_identical/);
+    assert.match(problem("[x](../tests/test_parity.py#helper)"), /no test/);
+    assert.match(problem("[x](../tests/test_none.py#test_x)"), /no file/);
+  });
+});
+
+describe("figures and diagrams", () => {
+  test("a figure in light and dark, and what made it", () => {
+    const html = good('![Error <b> "falls"](../static/img/fresh.svg)', { assets: "/_assets/" });
+    assert.match(html, /<img class="light-only" src="\/_assets\/static\/img\/fresh.svg" alt="Error &lt;b&gt; &quot;falls&quot;"/);
+    assert.match(html, /<img class="dark-only" src="\/_assets\/static\/img\/fresh.dark.svg"/);
+    assert.match(html, /<span class="command">python code\/net.py --title 'a &lt; b &amp; c' · 43 s on 2 CPU cores · 1,400 digits<\/span>/);
+    assert.match(good("![x](../static/img/picture.png)"), /<figure class="figure"><img class="panel" src="static\/img\/picture.png"/);
+    assert.match(good("![x](../static/img/old-mnist.svg)"), /<span class="command stale">python code\/net.py --data mnist · 43 s/);
+    assert.match(good("- ![x](../static/img/picture.png) inline"), /<li><img/);
+  });
+
+  test("what is wrong with a figure", () => {
+    assert.match(problem("![](../static/img/fresh.svg)"), /alternative text/);
+    assert.match(problem("![x](../static/img/fres.svg)"), /no file static\/img\/fres.svg; there is fresh.svg/);
+    assert.match(problem("![x](../static/img/old.svg)"), /older code: run python code\/net.py/);
+    assert.match(problem("![x](../static/img/no-dark.svg)"), /no-dark.dark.svg is missing/);
+    assert.match(problem("![x](../static/img/no-provenance.svg)"), /does not say what made it/);
+    assert.match(problem("![x](../static/img/damaged.png)"), /does not say what made it/);
+    assert.match(problem("![x](../static/img/foreign.svg)"), /no module code\/nobody.py/);
+    assert.match(problem("![x](https://example.org/x.svg)"), /pictures are/);
+    assert.match(problem('<img src="x">'), /write a picture as/);
+  });
+
+  test("a diagram", () => {
+    assert.match(good("```mermaid\ngraph LR\n  A --> B</pre>\n```"), /<figure class="mermaid-figure"><pre class="mermaid">graph LR\n  A --&gt; B&lt;\/pre&gt;\n<\/pre><\/figure>/);
+  });
+});
+
+describe("citations and links", () => {
+  test("a citation's entry comes from a module's header or from its title", () => {
+    const html = good([
+      "[Lovelace et al., 2017](https://arxiv.org/pdf/1701.00001v2)", "[Many, 2015](https://doi.org/10.1000/AB.c)",
+      '[Knuth, 1984a](https://example.org/tex?a=1&b=2 "Donald Knuth. *The <TeX>book*. 1984.")', "[Again, 2017](https://arxiv.org/abs/1701.00001)",
+      "[A site](https://example.org)", "\n\n<!--s-->\n\n## References\n\n<!-- references -->",
+    ].join("\n"));
+    assert.match(html, /<a class="citation" href="https:\/\/arxiv.org\/pdf\/1701.00001v2">/);
+    const items = [...html.matchAll(/<li>(.*?)<\/li>/g)].map(([, item]) => item);
+    assert.deepEqual(items, [
+      'A B, C D, E F, G H, I J. <em>Many</em>. ICML 2015. <a href="https://doi.org/10.1000/ab.c">doi:10.1000/ab.c</a>',
+      'Ada Lovelace, Grace Hopper, Alan Turing. <em>Tiny Networks</em>. NeurIPS 2017. <a href="https://arxiv.org/abs/1701.00001">arXiv:1701.00001</a>',
+      'Donald Knuth. <em>The &lt;TeX&gt;book</em>. 1984. <a href="https://example.org/tex?a=1&amp;b=2">example.org/tex?a=1&amp;b=2</a>',
+    ]);
+    assert.match(html, /<a href="https:\/\/example.org" target="_blank" rel="noopener">A site<\/a>/);
+    assert.match(problem("[Nobody, 1999](https://example.org/paper)"), /full entry/);
+  });
+
+  test("links to decks, slides and files", () => {
+    const linkDeck = (/** @type {string} */ name) => name.replace(".md", ".html");
+    assert.match(good("[o](other.md)", { linkDeck }), /<a href="other.html">/);
+    assert.match(good("[o](other.md#a-slide)"), /<a href="other.md#\/a-slide">/);
+    assert.match(good("## Own one\n\n[o](#own-one)"), /<a href="#\/own-one">/);
+    assert.match(problem("[o](others.md)"), /there is no file slides\/others.md; there is other.md/);
+    assert.match(problem("[o](other.md#b-slide)"), /no slide "b-slide"; there is a-slide/);
+    assert.match(problem("[o](#nowhere)"), /no slide/);
+    assert.match(good("[f](../static/results/net.json)"), /<a href="static\/results\/net.json">/);
+    assert.match(good("[f](../code/net.py)"), /<span class="source" title="code\/net.py">/);
+    assert.match(problem("[f](../missing.txt)"), /no file/);
+    assert.match(problem("[f](ftp://example.org)"), /https/);
+    assert.match(good("[f](javascript:alert(1))"), /<p>\[f\]\(javascript:alert\(1\)\)<\/p>/);
+  });
+});
+
+describe("math", () => {
+  test("in lines, blocks and matrices", () => {
+    const html = good("A $\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix}$ and\n\n$$\n\\begin{aligned} x &= 1 \\\\ y &= 2 \\end{aligned}\n$$\n");
+    assert.equal([...html.matchAll(/class="katex"/g)].length, 2);
+    assert.equal([...html.matchAll(/<mtr>/g)].length, 4);
+    assert.equal([...html.matchAll(/class="katex-display"/g)].length, 1);
+  });
+
+  test("dollars that are no math", () => {
+    assert.doesNotMatch(good("It costs $5 or $6, `$x$`, \\$y\\$.\n\n```\n$z$\n```"), /katex/);
+  });
+
+  test("an error, with its line", () => {
+    const { problems } = slide("Fine $x$,\nbut $\\frac{1$ here.");
+    assert.equal(problems[0].line, 12);
+    assert.match(problems[0].message, /KaTeX/);
+    assert.match(problem("$$\n\\nonsense\n$$"), /nonsense/);
+  });
+});
+
+describe("a slide", () => {
+  test("its layout follows its content", () => {
+    const code = "[x](../code/net.py#plain)";
+    const picture = "![x](../static/img/fresh.svg)";
+    assert.match(good("## T\n\nText"), /<h2>T<\/h2>\n<div class="body flow"><p>Text<\/p>\n<\/div>/);
+    assert.match(good(`## T\n\n${code}`), /<div class="body wide"><div class="media"><figure/);
+    assert.match(good(`${code}\n\n${picture}`), /<div class="body wide pair"><div class="media"><figure class="code".*<figure class="figure"/);
+    assert.match(good(`${code}\n${picture}`), /<div class="body wide pair">/);
+    assert.match(good(`Before\n\n${code}\n\n- after`), /<div class="body beside"><div class="media"><figure.*<\/figure><\/div><div class="prose"><p>Before<\/p>\n<ul>/);
+    assert.match(good(`${picture}\n\n| a |\n|---|\n| 1 |`), /class="body beside".*<div class="prose"><table>/s);
+    assert.match(good("| a |\n|---|\n| 1 |"), /class="body flow"><table>/);
+    assert.match(good("```\nx\n```\n\nText"), /class="body beside"/);
+    assert.equal(slide(`${code}\n\nText`).references[0].beside, true);
+    assert.equal(slide(code).references[0].beside, false);
+    assert.match(problem(`${code}\n\n${picture}\n\n${picture}`), /room for two/);
+    assert.match(problem(`[x](../code/net.py#Net)\n\n${picture}`), /half a slide takes 20 of 44/);
+  });
+
+  test("its kicker is the module that its section shows first", () => {
+    const { html } = slide("## Text\n\n<!--v-->\n\n[x](../code/net.py#plain)\n\n<!--v-->\n\n[x](../code/blocks.py#block)\n\n<!--s-->\n\nElse\n\n<!--s-->\n\n[x](../code/blocks.py#block)\n\n<!--s-->\n\n[x](../code/two.py#two)");
+    const kickers = [...html.matchAll(/<header class="kicker">(.*?)<\/header>/g)].map(([, kicker]) => textOf(kicker.replace("</span><", "</span>|<")));
+    const tiny = "TinyNet|Lovelace, Hopper, Turing · NeurIPS 2017";
+    assert.deepEqual(kickers, [tiny, tiny, tiny, "Tiny networks", "Blocks|B et al. · ICML 2015", "Two papers"]);
+  });
+
+  test("its footer, and the title slide", () => {
+    const { html } = render(`${start}By me\n`);
+    assert.match(html, /^<section class="title" id="tiny-networks">\n<header class="kicker"><span class="architecture">Deep Learning Architectures<\/span><span class="date">21 November 2026<\/span><\/header>\n<h1>Tiny networks<\/h1>\n<div class="body flow"><p>By me/);
+    assert.match(html, /<footer class="made-by"><span class="course">Deep Learning Architectures · Tiny<\/span><\/footer>/);
+  });
+
+  test("vertical slides stand in a section of their own", () => {
+    const shape = (/** @type {string} */ html) => html.replace(/<(\/?section)[^>]*>/g, "\0$1\0").split("\0").filter((part) => part.includes("section")).join(" ");
+    assert.equal(shape(good("A\n\n<!--v-->\n\nB\n\n<!--s-->\n\nC\n\n<!--s-->\n")), "section section /section section /section /section section /section");
+  });
+
+  test("notes run to its end", () => {
+    const html = good("Text\n\nNote: say **this**\nand that\n\n- a point\n\n[x](../code/net.py#plain)\n\n<!--s-->\n\nNext");
+    assert.match(html, /<div class="body flow"><p>Text<\/p>\n<\/div>\n.*\n<aside class="notes"><p>say <strong>this<\/strong>\nand that<\/p>\n<ul>/);
+    assert.match(html, /<span class="source"[^>]*>x<\/span>.*<\/aside>/s);
+    assert.match(good("Note:\n\nLater"), /<aside class="notes"><p><\/p>\n<p>Later<\/p>/);
+    for (const before of ["Text", "- item", "| a |\n|---|\n| 1 |"])
+      assert.match(problem(`${before}\nNote: hidden`), /"Note:" needs an empty line before it/);
+    good("```\nNote: code\n```");
+  });
+
+  test("comments give attributes, or disappear", () => {
+    assert.match(good('<!-- .slide: class="dark" data-state="x&y" -->\n\n## T'), /<section class="content dark" data-state="x&amp;y" id="t">/);
+    assert.match(good('- a\n- **b** c <!-- .element: class="fragment" -->'), /<li class="fragment"><strong>b<\/strong> c/);
+    assert.match(good('Text **b**<!-- .element: class="fragment" --> more'), /<p>Text <strong class="fragment">b<\/strong> more/);
+    assert.match(good('Text\n\n<!-- .element: class="fragment" data-fragment-index="2" -->'), /<p class="fragment" data-fragment-index="2">/);
+    assert.match(good('![x](../static/img/fresh.svg) <!-- .element: class="fragment" -->'), /<figure class="figure fragment">/);
+    assert.match(good('[x](../code/net.py#plain)\n\n<!-- .element: class="fragment" -->'), /<figure class="code fragment"/);
+    assert.match(good('| a |\n|---|\n| 1 <!-- .element: class="fragment" --> |'), /<td class="fragment">1/);
+    assert.match(good('[25.6 M](../code/net.py#facts.parameters)<!-- .element: class="fragment" -->'), /<span class="fact fragment"/);
+    assert.doesNotMatch(good("A <!-- todo --> b\n\n<!-- more\nlines -->"), /todo|more/);
+    assert.match(problem("<!-- .slide: nonsense=\" -->"), /not understood/);
+  });
+
+  test("HTML that could break it is an error", () => {
+    good("H<sub>2</sub>O<br>\n\n<div class=\"x\">\n\n**b**\n\n</div>\n\n2 < 3 and a<b");
+    assert.match(problem("a List<int> here"), /<int> is not HTML/);
+    assert.match(problem("<script>alert(1)</script>"), /^<script> is not HTML/);
+    assert.match(problem("</textarea>"), /^<\/textarea> is not HTML/);
+  });
+
+  test("its HTML must be closed, its separator alone", () => {
+    assert.match(problem("<div>\n\ntext"), /<div> is not closed/);
+    assert.match(problem("text\n\n</div>"), /closes what is not open/);
+    assert.match(problem("<div>\n</div>\n<!--s-->\n\ntext"), /must stand alone/);
+    assert.match(problem("text <!--s--> text"), /must stand alone/);
+    assert.match(problem("<!-- never closed\n\ntext"), /comment is not closed/);
+    assert.match(problem('<a href="x">y</a>'), /write a link as/);
+  });
+
+  test("its heading", () => {
+    assert.match(problem("# Title"), /only the first slide/);
+    assert.match(problem("## A\n\ntext\n\n## B"), /second heading/);
+    assert.match(good("## A `b` $x$ & <!-- c --> ü"), /id="a-b-x---ü"/);
+    assert.match(good("## Same\n\n<!--s-->\n\n## Same\n\n<!--s-->\n\n## 2012"), /id="same".*id="same-1".*id="slide-2012"/s);
+  });
+});
+
+describe("a deck", () => {
+  test("the lines of its errors are those of its file", () => {
+    const text = `${start}Text\n\n<!--s-->\n\n- one\n- two [x](../code/none.py#X)\n\n| a | b |\n|---|---|\n| 1 | ![](../static/img/fresh.svg) |\n`;
+    const lines = (/** @type {string} */ deck) => render(deck).problems.map(({ line }) => line);
+    const wanted = ["[x]", "![](.."].map((part) => text.slice(0, text.indexOf(part)).split("\n").length);
+    assert.deepEqual(lines(text), wanted);
+    assert.deepEqual(lines(text.replaceAll("\n", "\r\n")), wanted);
+    assert.deepEqual(lines(`\uFEFF${text}`), wanted);
+    const { html } = render(text);
+    assert.match(html, new RegExp(`<p>slides/tiny.md:${wanted[0]}</p><pre>\\[x\\]\\(\\.\\./code/none.py#X\\)\n`));
+    assert.match(render(`${start}a\nb\nc [x](../code/none.py#X)`).html, /slides\/tiny.md:11/);
+  });
+
+  test("an error leaves the other slides, and its own address, as they were", () => {
+    const { html } = render(`${start}<!--s-->\n\n## Bad\n\n[x](../code/none.py#<b>)\n\n<!--s-->\n\n## Good`);
+    assert.match(html, /<section id="bad" class="error"><h2>This slide has an error<\/h2>.*&lt;b&gt;.*<section class="content" id="good">/s);
+  });
+
+  test("its front matter", () => {
+    const messages = (/** @type {string} */ text) => render(text).problems.map(({ message, line }) => `${line} ${message}`).join();
+    assert.match(messages("# T"), /1 the front matter lacks title, family, date/);
+    assert.match(messages("---\ntitle: T\n---\n# T"), /lacks family, date/);
+    assert.match(messages("---\ntitle: [T\n---\n\n# T"), /^3 the front matter is not valid YAML/);
+    assert.match(messages(`${front}Text`), /needs a title/);
+    assert.match(messages(""), /needs a title/);
+  });
+
+  test("never throws", () => {
+    const pieces = [
+      "---", "<!--s-->", "<!--v-->", "Note:", "$$", "$", "```", "```mermaid", "<div>", "</", "<!--", "-->", "[x](", "](../code/net.py#Net", ")", "![", "|", "# ", "## ",
+      "<!-- .slide:", "<!-- .element: class=x -->", "\\frac{", "\0", "\u2028", "😀", "\r", "\n", "\n\n", "- ", "> ", "../static/results/net.json#constructor.x", "<!-- references -->",
+      '"lines=1-3|', "#%E0%A4%A", "[a](../code/net.py#facts.__proto__)", "[1](../static/results/net.json#__proto__.x)", "[x](../tests)", "![x](../static/img/..)", "[y](../code/#x)",
+    ];
+    let seed = 1;
+    const random = (/** @type {number} */ n) => (seed = (seed * 48271) % 2147483647) % n;
+    for (let round = 0; round < 400; round++) {
+      const text = Array.from({ length: 1 + random(30) }, () => pieces[random(pieces.length)]).join(random(2) ? "" : " ");
+      const { html } = render(random(2) ? start + text : text);
+      assert.equal(html.split("<section").length, html.split("</section>").length, JSON.stringify(text));
+    }
+  });
+
+  test("of 60 slides takes at most 100 ms, and ten times as many at most twenty times as long", () => {
+    const content = "## T\n\n[x](../code/net.py#Net.__init__)\n\nText with $x^2$ and [25.6 M](../code/net.py#facts.parameters).\n\n"
+      + "<!--s-->\n\n## F\n\n![x](../static/img/fresh.svg)\n\n<!--s-->\n\n";
+    const milliseconds = (/** @type {number} */ slides) => {
+      const text = `${start}<!--s-->\n\n${content.repeat(slides / 2)}`;
+      return Math.min(...Array.from({ length: 8 }, () => {
+        const before = process.cpuUsage();
+        assert.deepEqual(render(text).problems, []);
+        const { user, system } = process.cpuUsage(before);
+        return (user + system) / 1000;
+      }));
+    };
+    const many = milliseconds(600);
+    const few = milliseconds(60);
+    assert.ok(few <= 100, `60 slides took ${few} ms`);
+    assert.ok(many <= 20 * few + 50, `600 slides took ${many} ms, 60 took ${few} ms`);
+  });
+});
+
+describe("reveal-md and the command line", () => {
+  test("the preprocessor finds the deck by its contents, and its lines", () => {
+    const file = write("slides/bad.md", `${start}<!--s-->\n\n[x](../code/none.py#X)\n`);
+    const options = { root };
+    assert.match(preprocess(readFileSync(file, "utf8").slice(front.length), options), /slides\/bad.md:11/);
+    assert.equal(/** @type {any} */ (options).live, false);
+    assert.match(preprocess("", { root, deck: file, watch: true }), /slides\/bad.md:11/);
+    assert.match(preprocess("", { root, deck: path.join(root, "slides/none.md") }), /class="error".*cannot be shown/s);
+    assert.match(preprocess("# Elsewhere", { root }), /slides\/deck.md:1/);
+    rmSync(file);
+  });
+
+  test("the page, through reveal-md.json", () => {
+    const file = write("slides/page.md", `${start}<!--s-->\n\n## {{title}}\n`);
+    const script = `import { render } from "reveal-md/lib/render.js";
+      import { readFileSync } from "node:fs";
+      const text = readFileSync(${JSON.stringify(file)}, "utf8");
+      const page = (options) => render(text, { root: ${JSON.stringify(root)}, ...options });
+      console.log(JSON.stringify([await page({}), await page({ deck: ${JSON.stringify(file)}, assets: "", watch: true })]));`;
+    const { stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", script], { cwd: repository, encoding: "utf8" });
+    assert.equal(stderr, "");
+    const [plain, own] = JSON.parse(stdout);
+    assert.match(plain, /<html lang="en">.*<title>Tiny networks · Deep Learning Architectures<\/title>.*href="\/_assets\/static\/theme.css".*<body data-assets="\/_assets\/">/s);
+    assert.match(plain, /<h2>\{\{title\}\}<\/h2>/);
+    assert.match(own, /<script type="module" src="static\/deck.js"><\/script>.*<body data-assets="" data-watch>/s);
+    rmSync(file);
+  });
+
+  test("references.mjs lists references as JSON, or says what does not hold", () => {
+    const deck = write("slides/list.md", `${start}<!--s-->\n\n$\\frac{$ [x](../code/none.py#X)\n`);
+    const run = (/** @type {string[]} */ ...args) =>
+      spawnSync(process.execPath, [path.join(repository, "slides/engine/references.mjs"), ...args], { encoding: "utf8" });
+    const { stdout, status } = run("--json", deck);
+    assert.equal(status, 0);
+    const [link, math] = JSON.parse(stdout);
+    assert.equal(link.kind, "code");
+    assert.equal(link.ok, false);
+    assert.equal(link.line, 11);
+    assert.deepEqual([math.kind, math.line, math.ok], ["slide", 11, false]);
+    const check = run(deck);
+    assert.equal(check.status, 1);
+    assert.match(check.stdout, /list.md:11: \[x\]\(..\/code\/none.py#X\): /);
+    const missing = run("nowhere.md");
+    assert.equal(missing.status, 2);
+    assert.match(missing.stderr, /^There is no deck nowhere.md.\n$/);
+    rmSync(deck);
+  });
+});

@@ -1,0 +1,252 @@
+"""lab.cli, lab.results and lab.measure: flags, records and numbers of models."""
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lab import UserError, cli, measure, refresh, results
+
+ROOT = Path(__file__).resolve().parents[1]
+SETS = {"digits": {"epochs": 20, "batch_size": 32, "lr": 0.05, "momentum": 0.9},
+        "mnist": {"epochs": 8, "batch_size": 64, "lr": 0.1}}
+
+
+@pytest.fixture
+def arguments(tmp_path, monkeypatch):
+    """Call cli.arguments as code/toy.py would with these flags."""
+    script = cli.ROOT / "code" / "toy.py"
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(results, "run", None)
+    monkeypatch.setattr(results, "module_hash", lambda path: "abc")
+    monkeypatch.delenv("LAB_ARGS", raising=False)
+    handler = signal.getsignal(signal.SIGINT)
+
+    def call(*flags, **options):
+        monkeypatch.setattr(main, "__file__", str(script), raising=False)
+        monkeypatch.setattr(sys, "argv", ["code/toy.py", *map(str, flags)])
+        return cli.arguments(**(options or SETS))
+
+    yield call
+    signal.signal(signal.SIGINT, handler)
+
+
+def test_defaults_are_those_of_the_data_set(arguments):
+    args = arguments()
+    assert (args.data, args.epochs, args.lr, args.momentum) == ("digits", 20, 0.05, 0.9)
+    assert (args.module, args.run, args.seed) == ("toy", "demo", 0)
+    assert args.device.type in ("cpu", "cuda", "mps")
+    args = arguments("--data", "mnist", "--epochs", 2)
+    assert (args.epochs, args.batch_size, args.lr, args.run) == (2, 64, 0.1, "mnist")
+    assert not hasattr(args, "momentum")
+
+
+@pytest.mark.parametrize("flags, out", [
+    ([], "static"), (["--data", "digits"], "static"), (["--seed", 0], "static"),
+    (["--lr", "0.05"], "static"), (["--lr", "0.06"], "out"), (["--quick"], "out"),
+    (["--data", "mnist"], "out"), (["--resume"], "out"), (["--device", "cpu"], "out"),
+    (["--data", "mnist", "--out", cli.STATIC], "static")])
+def test_only_the_default_demo_writes_to_static(arguments, flags, out):
+    assert arguments(*flags).out == cli.ROOT / out
+
+
+@pytest.mark.parametrize("flags, command", [
+    (["--data", "mnist", "--out", cli.STATIC], "python code/toy.py --data mnist"),
+    (["--lr", "0.050", "--resume"], "python code/toy.py"),
+    (["--quick", "--seed", 3], "python code/toy.py --seed 3 --quick")])
+def test_the_command_has_what_changes_the_result(arguments, flags, command):
+    arguments(*flags)
+    assert results.run.command == command
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--data", "minst"], "'digits', 'mnist'"),
+    (["--epochs", "0"], "'0' is not a whole number from 1 up"),
+    (["--epochs", "²"], "not a whole number"), (["--batch-size", "x"], "'x'"),
+    (["--lr", "nan"], "'nan' is not a number above 0"), (["--lr", "-1"], "above 0"),
+    (["--seed", "99999999999"], "whole number"), (["--device", "tpu"], "'auto', 'cpu'"),
+    (["--weights", "x"], "unrecognized"), (["--epo", "3"], "unrecognized"),
+    (["--out", __file__], "no folder to write to"),
+    (["--out", cli.STATIC, "--epochs", 3], "not for --epochs 3"),
+    (["--out", cli.STATIC, "--data", "mnist", "--quick"], "--out static is for")])
+def test_bad_arguments_are_one_line_and_status_2(arguments, capsys, flags, words):
+    with pytest.raises(SystemExit) as stop:
+        arguments(*flags)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1 and words in said
+
+
+def test_flags_stand_where_they_apply(arguments, tmp_path, capsys):
+    picture = tmp_path / "picture.png"
+    picture.touch()
+    args = arguments("--weights", "imagenet", "--image", picture,
+                     weights=["imagenet"], image=True)
+    assert (args.weights, args.image, args.data) == ("imagenet", picture, None)
+    with pytest.raises(SystemExit):
+        arguments("--image", tmp_path / "none.png", image=True)
+    assert "none.png' is not a file" in capsys.readouterr().err
+
+
+def test_the_same_seed_gives_the_same_numbers(arguments):
+    arguments("--seed", 7)
+    first = torch.rand(3)
+    arguments("--seed", 7)
+    assert torch.equal(first, torch.rand(3))
+
+
+def test_a_notebook_takes_defaults_and_lab_args(arguments, monkeypatch):
+    arguments()
+    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    monkeypatch.setattr(sys, "argv", ["kernel", "-f", "connection.json"])
+    args = cli.arguments(**SETS)
+    assert args.epochs == 20 and results.run.display and args.module == "notebook"
+    monkeypatch.setenv("LAB_ARGS", "--quick --data mnist")
+    args = cli.arguments(**SETS)
+    assert args.quick and args.data == "mnist" and args.epochs == 1
+
+
+def test_a_record_keeps_other_runs(arguments, tmp_path, capsys):
+    arguments("--out", tmp_path)
+    results.run.samples = {"train": 1400, "test": 397}
+    results.record("test_accuracy", torch.tensor(0.5))
+    results.record("worst", float("nan"))
+    results.save({"parameters": 61706})
+    said = capsys.readouterr().out
+    for words in ["1,400 train and 397 test samples of digits", "61,706", "0.5",
+                  "python code/toy.py", "wrote ", "toy.json"]:
+        assert words in said
+    arguments("--out", tmp_path, "--data", "mnist")
+    results.record("mnist.test_accuracy", 0.75)
+    results.save({"parameters": 61707})
+    found = json.loads((tmp_path / "results" / "toy.json").read_text())
+    assert found["facts"] == {"hash": "abc", "values": {"parameters": 61707}}
+    assert found["demo"]["values"] == {"test_accuracy": 0.5, "worst": None}
+    assert found["mnist"]["values"] == {"test_accuracy": 0.75}
+    assert found["demo"]["samples"] == {"train": 1400, "test": 397}
+    assert set(found["demo"]) == {
+        "hash", "command", "seed", "data", "samples", "seconds", "peak_memory_mib",
+        "hardware", "versions", "date", "values"}
+    assert found["demo"]["peak_memory_mib"] > 50
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"demo": 3}', '{"demo":'])
+def test_what_is_no_record_is_left_as_it_is(arguments, tmp_path, content):
+    file = tmp_path / "results" / "toy.json"
+    file.parent.mkdir()
+    file.write_text(content)
+    arguments("--out", tmp_path)
+    with pytest.raises(UserError, match="toy.json is not a record"):
+        results.save({})
+    assert file.read_text() == content
+
+
+def test_a_notebook_prints_and_writes_nothing(arguments, tmp_path, capsys):
+    arguments("--out", tmp_path)
+    results.run.display = True
+    results.save({"parameters": 5})
+    assert "parameters  5" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_hash_is_of_code_and_imported_modules(tmp_path):
+    (tmp_path / "b.py").write_text(
+        "\n# note\nimport a, torch  \n\n    # x\ny = 1  # z\n")
+    (tmp_path / "a.py").write_text("from lab import cli\r\nif b:\r\n    import b\r\n")
+    expected = ("a\nfrom lab import cli\nif b:\n    import b\n"
+                "b\nimport a, torch\ny = 1  # z\n")
+    digest = hashlib.sha256(expected.encode()).hexdigest()
+    assert results.module_hash(tmp_path / "b.py") == digest
+    assert results.module_hash(tmp_path / "a.py") == digest
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="there is no Node here")
+def test_node_computes_the_same_hash(tmp_path):
+    awkward = tmp_path / "awkward.py"
+    awkward.write_bytes("import béb, torch\n\fimport resnet\nx = 'é'\t\n\r\n".encode())
+    (tmp_path / "resnet.py").write_text("x = 1")
+    modules = [*sorted((ROOT / "code").glob("*.py")), awkward]
+    program = ('import { readModule } from "./slides/engine/module.mjs"; console.log('
+               "process.argv.slice(1).map((path) => readModule(path).hash).join())")
+    node = subprocess.run(["node", "--input-type=module", "-e", program, *modules],
+                          cwd=ROOT, capture_output=True, text=True, timeout=60)
+    hashes = [results.module_hash(path) for path in modules]
+    assert node.stdout.strip().split(",") == hashes, node.stderr
+
+
+def test_parameters_and_multiply_adds_of_a_known_network():
+    from torchvision.models import resnet18
+    model = resnet18()
+    before = model.bn1.num_batches_tracked.clone()
+    assert measure.parameters(model) == 11_689_512
+    assert measure.multiply_adds(model, (1, 3, 224, 224)) == 1_814_073_344
+    assert model.training and model.conv1.weight.device.type == "cpu"
+    assert model.bn1.num_batches_tracked == before
+
+
+def test_multiply_adds_of_words():
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 3))
+    assert measure.multiply_adds(model, torch.zeros(2, 5, dtype=torch.long)) == 120
+
+
+def test_receptive_fields_by_layer():
+    layers = [nn.Conv2d(1, 6, 5), nn.ReLU(), nn.AvgPool2d(2), (5, 1), (2, 2)]
+    assert measure.receptive_fields(layers) == [5, 5, 6, 14, 16]
+    assert measure.receptive_fields([nn.Conv2d(1, 1, 3, dilation=2)]) == [5]
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """code/toy.py with a demo that draws, and a fresh record and figures of it."""
+    monkeypatch.setattr(refresh, "STATIC", tmp_path)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "img").mkdir()
+    toy = tmp_path / "toy.py"
+    toy.write_text('if __name__ == "__main__":\n    figures.save(\n        '
+                   'figures.images(x), "a")\n    figures.save(y, "b", format="png")\n')
+    source = {"module": "toy", "run": "demo", "hash": results.module_hash(toy)}
+    (tmp_path / "results" / "toy.json").write_text(
+        json.dumps({"facts": source, "demo": source}))
+    for name in ("a.svg", "a.dark.svg"):
+        (tmp_path / "img" / name).write_text("<dc:description>" + json.dumps(
+            source).replace('"', "&quot;") + "</dc:description>")
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+    text = PngInfo()
+    text.add_text("Description", json.dumps(source))
+    Image.new("L", (1, 1)).save(tmp_path / "img" / "b.png", pnginfo=text)
+    return toy
+
+
+def test_a_comment_makes_nothing_stale_a_statement_everything(house):
+    assert refresh.stale(house) == []
+    house.write_text("# comment\n\n" + house.read_text())
+    assert refresh.stale(house) == []
+    house.write_text("changed = 1\n" + house.read_text())
+    assert refresh.stale(house) == ["facts in toy.json", "demo in toy.json",
+                                    "a.dark.svg", "a.svg", "b.png"]
+
+
+@pytest.mark.parametrize("file", ["a.svg", "a.dark.svg", "b.png"])
+def test_a_missing_figure_is_found(house, file):
+    (house.parent / "img" / file).unlink()
+    assert refresh.stale(house) == [f"no {file}"]
+
+
+def test_check_lists_what_is_stale_and_runs_nothing(house, monkeypatch, capsys):
+    monkeypatch.setattr(refresh, "CODE", house.parent)
+    monkeypatch.setattr(sys, "argv", ["refresh.py", "--check"])
+    with pytest.raises(SystemExit) as end:
+        refresh.main()
+    assert end.value.code == 0 and "fresh" in capsys.readouterr().out
+    (house.parent / "results" / "toy.json").unlink()
+    with pytest.raises(SystemExit) as end:
+        refresh.main()
+    assert end.value.code == 1
+    assert capsys.readouterr().out == "toy.py: facts in toy.json, demo in toy.json\n"
