@@ -1,15 +1,32 @@
 # %% [markdown]
 # # Building blocks
 #
-# - **Paper**: Vincent Dumoulin, Francesco Visin. *A guide to convolution arithmetic for deep learning*. arXiv 2016. [arXiv:1603.07285](https://arxiv.org/abs/1603.07285)
-# - **Paper**: Wenjie Luo, Yujia Li, Raquel Urtasun, Richard Zemel. *Understanding the Effective Receptive Field in Deep Convolutional Neural Networks*. NIPS 2016. [arXiv:1701.04128](https://arxiv.org/abs/1701.04128)
-# - **Paper**: Vinod Nair, Geoffrey E. Hinton. *Rectified Linear Units Improve Restricted Boltzmann Machines*. ICML 2010. [PDF](https://www.cs.toronto.edu/~fritz/absps/reluICML.pdf)
-# - **Paper**: Xavier Glorot, Antoine Bordes, Yoshua Bengio. *Deep Sparse Rectifier Neural Networks*. AISTATS 2011. [PMLR 15](https://proceedings.mlr.press/v15/glorot11a.html)
-# - **Paper**: Nitish Srivastava, Geoffrey Hinton, Alex Krizhevsky, Ilya Sutskever, Ruslan Salakhutdinov. *Dropout: A Simple Way to Prevent Neural Networks from Overfitting*. JMLR 2014. [JMLR 15(56)](https://jmlr.org/papers/v15/srivastava14a.html)
-# - **Paper**: Sergey Ioffe, Christian Szegedy. *Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift*. ICML 2015. [arXiv:1502.03167](https://arxiv.org/abs/1502.03167)
-# - **Paper**: Jimmy Lei Ba, Jamie Ryan Kiros, Geoffrey E. Hinton. *Layer Normalization*. arXiv 2016. [arXiv:1607.06450](https://arxiv.org/abs/1607.06450)
-# - **Paper**: Dmitry Ulyanov, Andrea Vedaldi, Victor Lempitsky. *Instance Normalization: The Missing Ingredient for Fast Stylization*. arXiv 2016. [arXiv:1607.08022](https://arxiv.org/abs/1607.08022)
-# - **Paper**: Yuxin Wu, Kaiming He. *Group Normalization*. ECCV 2018. [arXiv:1803.08494](https://arxiv.org/abs/1803.08494)
+# - **Paper**: Vincent Dumoulin, Francesco Visin. *A guide to convolution arithmetic
+#   for deep learning*. arXiv 2016.
+#   [arXiv:1603.07285](https://arxiv.org/abs/1603.07285)
+# - **Paper**: Wenjie Luo, Yujia Li, Raquel Urtasun, Richard Zemel. *Understanding
+#   the Effective Receptive Field in Deep Convolutional Neural Networks*. NIPS 2016.
+#   [arXiv:1701.04128](https://arxiv.org/abs/1701.04128)
+# - **Paper**: Vinod Nair, Geoffrey E. Hinton. *Rectified Linear Units Improve
+#   Restricted Boltzmann Machines*. ICML 2010.
+#   [PDF](https://www.cs.toronto.edu/~fritz/absps/reluICML.pdf)
+# - **Paper**: Xavier Glorot, Antoine Bordes, Yoshua Bengio. *Deep Sparse Rectifier
+#   Neural Networks*. AISTATS 2011. [PMLR
+#   15](https://proceedings.mlr.press/v15/glorot11a.html)
+# - **Paper**: Nitish Srivastava, Geoffrey Hinton, Alex Krizhevsky, Ilya Sutskever,
+#   Ruslan Salakhutdinov. *Dropout: A Simple Way to Prevent Neural Networks from
+#   Overfitting*. JMLR 2014. [JMLR
+#   15(56)](https://jmlr.org/papers/v15/srivastava14a.html)
+# - **Paper**: Sergey Ioffe, Christian Szegedy. *Batch Normalization: Accelerating
+#   Deep Network Training by Reducing Internal Covariate Shift*. ICML 2015.
+#   [arXiv:1502.03167](https://arxiv.org/abs/1502.03167)
+# - **Paper**: Jimmy Lei Ba, Jamie Ryan Kiros, Geoffrey E. Hinton. *Layer
+#   Normalization*. arXiv 2016. [arXiv:1607.06450](https://arxiv.org/abs/1607.06450)
+# - **Paper**: Dmitry Ulyanov, Andrea Vedaldi, Victor Lempitsky. *Instance
+#   Normalization: The Missing Ingredient for Fast Stylization*. arXiv 2016.
+#   [arXiv:1607.08022](https://arxiv.org/abs/1607.08022)
+# - **Paper**: Yuxin Wu, Kaiming He. *Group Normalization*. ECCV 2018.
+#   [arXiv:1803.08494](https://arxiv.org/abs/1803.08494)
 # - **Idea**: a network is a chain of small functions, each a few lines long and
 #   each differentiable; torch's own give the same values and gradients.
 # - **Demo**: one figure for each block, most with what happens without it;

@@ -9,7 +9,8 @@
 #   it stands, and pooling makes what they found robust to small shifts.
 # - **Demo**: LeNet-5 against a fully connected network of as many weights,
 #   what its filters and feature maps look like, and what it gets wrong.
-# - **Time**: TIME
+# - **Time**: under 60 s on 2 CPU cores; `--data mnist` reaches 99.28 % of the test
+#   set in 200 s of training on 2 cores that had other work too
 
 # %%
 from functools import cache
@@ -27,14 +28,12 @@ from lab import cli, data, figures, measure, results, training
 
 # %%
 class LeNet5(nn.Module):
-    """LeNet-5 with ReLU, max pooling and a linear output; figure 2 of the paper.
-
-    (B, 1, 28, 28) -> logits (B, 10). Padding 2 stands for the paper's 32x32 input.
-    """
+    """(B, 1, 28, 28) -> logits (B, 10); figure 2 of the paper, but with
+    ReLU, max pooling and a linear output."""
 
     def __init__(self, num_classes=10):
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 6, kernel_size=5, padding=2)
+        self.conv1 = nn.Conv2d(1, 6, 5, padding=2)   # paper: 32x32 input
         self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
         self.pool = nn.MaxPool2d(kernel_size=2)
         self.fc1 = nn.Linear(16 * 5 * 5, 120)
@@ -76,18 +75,20 @@ def scaled_tanh(a):
 
 # %%
 class Subsampling(nn.Module):
-    """The sum of each 2x2 patch, times a weight, plus a bias; layers S2 and S4.
+    """Each 2x2 patch's sum, times a weight, plus a bias.
 
-    (B, C, H, W) -> (B, C, H/2, W/2), with one weight and one bias for each map.
+    (B, C, H, W) -> (B, C, H/2, W/2); layers S2 and S4.
     """
 
     def __init__(self, channels):
         super().__init__()
-        self.weight = nn.Parameter(torch.full((channels, 1, 1), 0.25))
-        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+        one_per_map = torch.ones(channels, 1, 1)
+        self.weight = nn.Parameter(one_per_map / 4)
+        self.bias = nn.Parameter(0 * one_per_map)
 
     def forward(self, x):
-        return self.weight * 4 * F.avg_pool2d(x, kernel_size=2) + self.bias
+        patch_sum = 4 * F.avg_pool2d(x, kernel_size=2)
+        return self.weight * patch_sum + self.bias
 
 
 # %%
@@ -97,18 +98,21 @@ C3_INPUTS = ["012", "123", "234", "345", "045", "015", "0123", "1234",
 
 
 class SparseConv2d(nn.Conv2d):
-    """Layer C3: a 5x5 convolution in which each map sees only some inputs.
+    """Layer C3: each map sees only some of the inputs.
 
-    (B, 6, 14, 14) -> (B, 16, 10, 10). Breaks the symmetry between the maps.
+    (B, 6, 14, 14) -> (B, 16, 10, 10)
     """
 
     def __init__(self):
         super().__init__(6, 16, kernel_size=5)
-        mask = [[str(i) in inputs for i in range(6)] for inputs in C3_INPUTS]
-        self.register_buffer("mask", torch.tensor(mask)[:, :, None, None])
+        seen = [[str(i) in inputs for i in range(6)]
+                for inputs in C3_INPUTS]
+        mask = torch.tensor(seen)[:, :, None, None]
+        self.register_buffer("mask", mask)
 
     def forward(self, x):
-        return self._conv_forward(x, self.weight * self.mask, self.bias)
+        weight = self.weight * self.mask
+        return F.conv2d(x, weight, self.bias)
 
 
 # %%
@@ -131,17 +135,19 @@ DIGIT_BITMAPS = """
 
 # %%
 class RadialBasis(nn.Module):
-    """Minus the squared distance of x to the ten bitmaps, whose pixels are +-1.
+    """Squared distance to ten bitmaps of pixels +-1, eq. 7.
 
-    (B, 84) -> (B, 10). paper, eq. 7: the distance itself, and the smallest wins;
-    here: minus, so that the largest wins as everywhere else.
+    (B, 84) -> (B, 10). paper: the smallest distance wins;
+    here: minus the distance, so that the largest wins.
     """
 
     def __init__(self):
         super().__init__()
-        pixels = torch.tensor([[c == "#" for c in row] for row in DIGIT_BITMAPS])
-        bitmaps = pixels.unflatten(1, (10, 7)).transpose(0, 1).flatten(1)  # (10, 84)
-        self.register_buffer("bitmaps", 2.0 * bitmaps - 1)
+        black = torch.tensor([[c == "#" for c in row]
+                              for row in DIGIT_BITMAPS])
+        digits = black.unflatten(1, (10, 7)).transpose(0, 1)
+        bitmaps = 2.0 * digits.flatten(1) - 1   # (10, 84)
+        self.register_buffer("bitmaps", bitmaps)
 
     def forward(self, x):
         return -(x[:, None] - self.bitmaps).square().sum(2)
@@ -149,14 +155,11 @@ class RadialBasis(nn.Module):
 
 # %%
 class LeNet5Original(nn.Module):
-    """LeNet-5 as in section II.B: tanh, weighted subsampling, sparse C3, RBF output.
-
-    (B, 1, 28, 28) -> (B, 10). Padding 2 stands for the paper's 32x32 input.
-    """
+    """LeNet-5 as in section II.B: (B, 1, 28, 28) -> (B, 10)."""
 
     def __init__(self):
         super().__init__()
-        self.c1 = nn.Conv2d(1, 6, kernel_size=5, padding=2)
+        self.c1 = nn.Conv2d(1, 6, 5, padding=2)   # paper: 32x32 pixels
         self.s2 = Subsampling(6)
         self.c3 = SparseConv2d()
         self.s4 = Subsampling(16)
@@ -165,20 +168,23 @@ class LeNet5Original(nn.Module):
         self.output = RadialBasis()
 
     def forward(self, x):
-        for layer in [self.c1, self.s2, self.c3, self.s4, self.c5]:
+        for layer in [self.c1, self.s2, self.c3, self.s4,
+                      self.c5]:
             x = scaled_tanh(layer(x))
         return self.output(scaled_tanh(self.f6(x.flatten(1))))
 
 
 # %%
 def map_loss(logits, labels, j=1.0):
-    """The discriminative criterion of eq. 9, with logits = minus the distances.
+    """Eq. 9: y_label + log(exp(-j) + sum_i exp(-y_i)).
 
-    logits (B, K), labels (B). E = y_label + log(exp(-j) + sum_i exp(-y_i)): the cross
-    entropy with one more class, "rubbish", at the constant distance j.
+    logits (B, K) are minus the distances y, labels (B). It
+    is the cross-entropy with one more class, "rubbish", at
+    the constant distance j.
     """
     rubbish = torch.full_like(logits[:, :1], -j)
-    return F.cross_entropy(torch.cat([logits, rubbish], dim=1), labels)
+    logits = torch.cat([logits, rubbish], dim=1)
+    return F.cross_entropy(logits, labels)
 
 
 # %% [markdown]
@@ -186,12 +192,12 @@ def map_loss(logits, labels, j=1.0):
 
 # %%
 @cache
-def trained(network, args, seed, loss=F.cross_entropy):
+def trained(network, args, seed, loss=F.cross_entropy, lr=None):
     """network() trained on args.data, and its history; once a run."""
     torch.manual_seed(seed)
     train, test = data.load(args, size=28)
     model = training.place(network(), args)
-    optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr or args.lr, momentum=0.9)
 
     def step(batch):
         images, labels = batch
@@ -254,9 +260,9 @@ def facts():
 # %% Arguments
 if __name__ == "__main__":
     args = cli.arguments(
-        digits={"epochs": 15, "batch_size": 32, "lr": 0.02, "runs": 3},
+        digits={"epochs": 12, "batch_size": 32, "lr": 0.02, "runs": 3},
         mnist={"epochs": 10, "batch_size": 64, "lr": 0.05, "runs": 1},
-        fashion_mnist={"epochs": 15, "batch_size": 64, "lr": 0.05, "runs": 1})
+        fashion_mnist={"epochs": 10, "batch_size": 64, "lr": 0.05, "runs": 1})
 
 # %% Architecture
 if __name__ == "__main__":
@@ -266,28 +272,38 @@ if __name__ == "__main__":
 # %% Convolution against full connection
 if __name__ == "__main__":
     errors = {}
-    for network in [LeNet5, FullyConnected]:
+    for network in [FullyConnected, LeNet5]:
         histories = [trained(network, args, args.seed + run)[1]
                      for run in range(args.runs)]
-        errors[network] = [history["test_error"] for history in histories]
-        final = [100 - error[-1] for error in errors[network]]
-        results.record(f"{network.__name__}_accuracy", sum(final) / len(final) / 100)
+        weights = f"{measure.parameters(network()):,} weights"
+        errors[network] = {weights: [h["test_error"] for h in histories]}
+        final = sum(h["test_error"][-1] for h in histories) / args.runs
+        seconds = sum(sum(h["seconds"]) for h in histories) / args.runs
+        results.record(f"{network.__name__}_accuracy", 1 - final / 100)
+        results.record(f"{network.__name__}_seconds", seconds)
     figures.save(figures.curves(
-        {"fully connected": ("control", {"61,225 weights": errors[FullyConnected]}),
-         "LeNet-5": ("idea", {"61,706 weights": errors[LeNet5]})},
-        ylabel="test error (%)"), "lenet-training")
+        {"fully connected": ("control", errors[FullyConnected]),
+         "LeNet-5": ("idea", errors[LeNet5])}, ylabel="test error (%)"),
+        "lenet-training")
 
 # %% A digit that moves
 if __name__ == "__main__":
-    train, test = data.load(args, size=28)
+    _, test = data.load(args, size=28)
+    shifts = range(6)
     figure, (axis,) = figures.panels(
         xlabel="shift to the right (pixels of 28)", ylabel="test error (%)")
-    for label, role, network in [("fully connected", "control", FullyConnected),
-                                 ("LeNet-5", "idea", LeNet5)]:
-        model, _ = trained(network, args, args.seed)
-        errors = [test_error(model, shifted(test, pixels), args)
-                  for pixels in range(6)]
-        axis.plot(errors, label=label, color=figures.color(role))
+    for role, name, network in [("control", "fully connected", FullyConnected),
+                                ("idea", "LeNet-5", LeNet5)]:
+        models = [trained(network, args, args.seed + run)[0]
+                  for run in range(args.runs)]
+        errors = torch.tensor([[test_error(model, shifted(test, pixels), args)
+                                for pixels in shifts] for model in models])
+        color = figures.color(role)
+        axis.plot(shifts, errors.mean(0), label=name, color=color)
+        axis.fill_between(shifts, errors.amin(0), errors.amax(0), color=color,
+                          alpha=0.14, linewidth=0)
+        missed = errors[:, 2].mean() / 100
+        results.record(f"{network.__name__}_shift2_error", missed)
     figures.label_lines(axis)
     figures.save(figure, "lenet-shift")
 
@@ -327,7 +343,8 @@ if __name__ == "__main__":
 
 # %% The network of 1998
 if __name__ == "__main__":
-    model, history = trained(LeNet5Original, args, args.seed, map_loss)
+    # squared distances in 84 dimensions are larger than logits: smaller steps
+    model, history = trained(LeNet5Original, args, args.seed, map_loss, args.lr / 10)
     results.record("LeNet5Original_accuracy", 1 - history["test_error"][-1] / 100)
     bitmaps = model.output.bitmaps.view(10, 12, 7)
     figures.save(figures.images(list(0.5 - 0.5 * bitmaps.cpu()), columns=10),

@@ -8,7 +8,7 @@
 #   easy and more layers can no longer hurt.
 # - **Demo**: plain networks against residual networks of 20 and 56 layers: training
 #   error, gradient by layer, and what the maps of a trained network show.
-# - **Time**: TIME
+# - **Time**: about 60 s on 2 CPU cores
 
 # %%
 from functools import cache, partial
@@ -26,42 +26,42 @@ from lab import cli, data, figures, measure, results, training, weights
 # %%
 def conv3x3(in_channels, out_channels, stride=1):
     """A 3x3 convolution that keeps height and width at stride 1."""
-    return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride,
-                     padding=1, bias=False)
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3,
+                     stride=stride, padding=1, bias=False)
 
 
 # %%
 def conv1x1(in_channels, out_channels, stride=1):
     """A linear layer over the channels of each pixel."""
-    return nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride,
-                     bias=False)
+    return nn.Conv2d(in_channels, out_channels, kernel_size=1,
+                     stride=stride, bias=False)
 
 
 # %%
-def projection(in_channels, out_channels, stride):
-    """Shortcut B: the identity, or a 1x1 convolution where the shape changes."""
-    if stride == 1 and in_channels == out_channels:
+def projection(in_channels, channels, stride):
+    """Shortcut B: 1x1 convolution if the shape changes."""
+    if stride == 1 and in_channels == channels:
         return nn.Identity()
     return nn.Sequential(
-        conv1x1(in_channels, out_channels, stride),
-        nn.BatchNorm2d(out_channels),
-    )
+        conv1x1(in_channels, channels, stride),
+        nn.BatchNorm2d(channels))
 
 
 # %%
 class ZeroPadding(nn.Module):
-    """Shortcut A: every stride-th pixel, new channels filled with zeros.
+    """Shortcut A: every stride-th pixel, new channels zero.
 
-    (B, C, H, W) -> (B, out_channels, H / stride, W / stride), without parameters.
+    (B, C, H, W) -> (B, channels, H / stride, W / stride)
     """
 
-    def __init__(self, in_channels, out_channels, stride):
+    def __init__(self, in_channels, channels, stride):
         super().__init__()
-        self.extra_channels, self.stride = out_channels - in_channels, stride
+        self.missing = channels - in_channels
+        self.stride = stride
 
     def forward(self, x):
         x = x[:, :, ::self.stride, ::self.stride]
-        return F.pad(x, (0, 0, 0, 0, 0, self.extra_channels))
+        return F.pad(x, (0, 0, 0, 0, 0, self.missing))
 
 
 # %%
@@ -93,7 +93,8 @@ class BasicBlock(nn.Module):
     """
     expansion = 1
 
-    def __init__(self, in_channels, channels, stride=1, shortcut=projection):
+    def __init__(self, in_channels, channels, stride=1,
+                 shortcut=projection):
         super().__init__()
         self.conv1 = conv3x3(in_channels, channels, stride)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -120,12 +121,13 @@ class Bottleneck(nn.Module):
         out_channels = self.expansion * channels
         self.conv1 = conv1x1(in_channels, channels)
         self.bn1 = nn.BatchNorm2d(channels)
-        # paper (v1): the stride is in conv1; here and in torchvision: v1.5
+        # paper: stride in conv1 (v1); torchvision: here (v1.5)
         self.conv2 = conv3x3(channels, channels, stride)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = conv1x1(channels, out_channels)
         self.bn3 = nn.BatchNorm2d(out_channels)
-        self.downsample = projection(in_channels, out_channels, stride)
+        self.downsample = projection(
+            in_channels, out_channels, stride)
 
     def forward(self, x):
         out = F.relu(self.bn1(self.conv1(x)))
@@ -136,11 +138,12 @@ class Bottleneck(nn.Module):
 
 # %%
 class BottleneckV1(Bottleneck):
-    """The paper's own: the first 1x1 skips pixels, the 3x3 sees a quarter of them."""
+    """The paper's own: the first 1x1 skips three pixels of four."""
 
     def __init__(self, in_channels, channels, stride=1):
         super().__init__(in_channels, channels, stride)
-        self.conv1.stride, self.conv2.stride = self.conv2.stride, self.conv1.stride
+        self.conv1.stride = self.conv2.stride
+        self.conv2.stride = (1, 1)
 
 
 # %% [markdown]
@@ -148,16 +151,17 @@ class BottleneckV1(Bottleneck):
 
 # %%
 def stage(block, in_channels, channels, depth, stride):
-    """`depth` blocks in a row; the first one changes the shape."""
+    """`depth` blocks; the first one changes the shape."""
     blocks = [block(in_channels, channels, stride)]
     for _ in range(1, depth):
-        blocks.append(block(channels * blocks[0].expansion, channels))
+        in_channels = blocks[0].expansion * channels
+        blocks.append(block(in_channels, channels))
     return nn.Sequential(*blocks)
 
 
 # %%
 class ResNet(nn.Module):
-    """(B, 3, H, W) -> logits (B, K); H and W are 224 in the paper."""
+    """(B, 3, H, W) -> logits (B, K); in the paper H = W = 224."""
 
     def __init__(self, block, depths, num_classes=1000):
         super().__init__()
@@ -236,3 +240,156 @@ class CifarResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))               # (B, width, H, W)
         x = self.layer3(self.layer2(self.layer1(x)))      # (B, 4 width, H/4, W/4)
         return self.fc(self.avgpool(x).flatten(1))
+
+
+# %% [markdown]
+# ## Training
+
+# %%
+@cache
+def trained(depth, plain, args, seed):
+    """A network for CIFAR-10 of `depth` layers and its history, section 4.2."""
+    torch.manual_seed(seed)
+    train, test = data.load(args, size=args.size)
+    model = training.place(CifarResNet(
+        depth, args.width, plain, in_channels=train[0][0].shape[0]), args)
+    optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=0.9,
+                                weight_decay=args.weight_decay)
+
+    def step(batch):
+        images, labels = batch
+        if args.augment:
+            images = data.random_flip(data.random_crop(images, padding=4))
+        with training.precision(args):
+            logits = model(images)
+            loss = F.cross_entropy(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        wrong = (logits.argmax(dim=1) != labels).float()
+        return {"loss": loss, "training_error": wrong.mean()}
+
+    milestones = [round(share * args.epochs) for share in args.milestones]
+    history = training.fit(
+        step, training.loader(train, args), args, seed=seed,
+        save={"model": model, "optimizer": optimizer},
+        scheduler=torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones),
+        validate=lambda: training.evaluate(model, test, args),
+        name=f"resnet-{'plain' if plain else 'residual'}-{depth}-{args.data}-{seed}")
+    return model, history
+
+
+# %%
+def gradient_norms(depth, plain, args, seed):
+    """Norm of the loss's gradient for each 3x3 convolution of a new network."""
+    torch.manual_seed(seed)
+    train, _ = data.load(args, size=args.size)
+    images, labels = train[:128]
+    model = CifarResNet(depth, args.width, plain, in_channels=images.shape[1])
+    F.cross_entropy(model(images), labels).backward()
+    return [module.weight.grad.norm().item() for module in model.modules()
+            if isinstance(module, nn.Conv2d)]
+
+
+# %%
+def main_path(model):
+    """The layers that a picture passes if it takes no shortcut."""
+    return [module for name, module in model.named_modules()
+            if "downsample" not in name]
+
+
+def facts():
+    """What the slides state of ResNets, computed."""
+    values = {}
+    for build in [resnet18, resnet34, resnet50, resnet101, resnet152]:
+        with torch.device("meta"):
+            model = build()
+        name = build.__name__
+        convolutions = [m for m in main_path(model) if isinstance(m, nn.Conv2d)]
+        values[f"{name}_parameters"] = measure.parameters(model)
+        values[f"{name}_multiply_adds"] = measure.multiply_adds(model, (1, 3, 224, 224))
+        values[f"{name}_depth"] = len(convolutions) + 1
+        fields = measure.receptive_fields(main_path(model))
+        values[f"{name}_receptive_field"] = fields[-1]
+    v1 = resnet50(block=BottleneckV1)
+    values["resnet50_v1_multiply_adds"] = measure.multiply_adds(v1, (1, 3, 224, 224))
+    for depth in [20, 32, 44, 56, 110]:
+        model = CifarResNet(depth)
+        values[f"cifar{depth}_parameters"] = measure.parameters(model)
+    for block in [PlainBlock(64, 64), BasicBlock(64, 64), Bottleneck(256, 64)]:
+        values[f"{type(block).__name__}_parameters"] = measure.parameters(block)
+    return values
+
+
+# %% [markdown]
+# ## Demo
+
+# %% Arguments
+if __name__ == "__main__":
+    args = cli.arguments(
+        weights=["imagenet"], image=True,
+        digits={"epochs": 5, "batch_size": 128, "lr": 0.05, "milestones": [],
+                "weight_decay": 1e-4, "augment": False, "size": 8, "width": 8,
+                "depths": [56, 20], "runs": 3},
+        # paper: 64k steps, about 164 epochs; a tenth of the rate at 32k and 48k
+        cifar10={"epochs": 20, "batch_size": 128, "lr": 0.1, "milestones": [0.5, 0.75],
+                 "weight_decay": 1e-4, "augment": True, "size": 32, "width": 16,
+                 "depths": [20], "runs": 1})
+    if args.weights:
+        weights.classify(resnet50(), "resnet50", args)
+        raise SystemExit
+
+# %% Architecture
+if __name__ == "__main__":
+    figure = figures.architecture(resnet18(), (1, 3, 224, 224))
+    figures.save(figure, "resnet-architecture")
+
+# %% Plain against residual
+if __name__ == "__main__":
+    comparison = {"plain": ("control", {}), "with shortcuts": ("idea", {})}
+    for (title, (_, errors)), plain in zip(comparison.items(), [True, False]):
+        for depth in args.depths:
+            histories = [trained(depth, plain, args, args.seed + run)[1]
+                         for run in range(args.runs)]
+            errors[f"{depth} layers"] = [
+                [100 * error for error in history["training_error"]]
+                for history in histories]
+            name = f"{'plain' if plain else 'residual'}{depth}"
+            for key in ["training_error", "accuracy"]:
+                final = sum(history[key][-1] for history in histories)
+                results.record(f"{name}_{key}", final / args.runs)
+            seconds = sum(sum(history["seconds"]) for history in histories)
+            results.record(f"{name}_seconds", seconds / args.runs)
+    note = "deeper is worse:\nit cannot even fit the training set"
+    figures.save(figures.curves(
+        comparison, ylabel="training error (%)",
+        note=("plain", "56 layers", 3, note) if 56 in args.depths else None),
+        "resnet-plain-vs-residual")
+
+# %% Gradient by layer
+if __name__ == "__main__":
+    figure, (axis,) = figures.panels(
+        xlabel="convolution, from the input on", ylabel="norm of its gradient")
+    axis.set_yscale("log")
+    for role, plain in [("control", True), ("idea", False)]:
+        norms = torch.tensor([gradient_norms(args.depths[0], plain, args, seed)
+                              for seed in range(args.seed, args.seed + 3)])
+        layers = range(1, norms.shape[1] + 1)
+        axis.plot(layers, norms.mean(0), color=figures.color(role),
+                  label="plain" if plain else "with shortcuts")
+        axis.fill_between(layers, norms.amin(0), norms.amax(0), linewidth=0,
+                          color=figures.color(role), alpha=0.14)
+    figures.label_lines(axis)
+    figures.save(figure, "resnet-gradients")
+
+# %% One picture through the network
+if __name__ == "__main__":
+    _, test = data.load(args, size=args.size)
+    model, _ = trained(20, False, args, args.seed)
+    figures.save(figures.feature_maps(
+        model, test[3][0], ["conv1", "layer1", "layer2", "layer3"]),
+        "resnet-feature-maps")
+
+# %% What this run measured
+if __name__ == "__main__":
+    results.save(facts())

@@ -235,6 +235,15 @@ describe("a module", () => {
     assert.ok(!module.definitions.has("width"));
   });
 
+  test("one definition, from its cell alone or, where that makes no sense alone, from all", () => {
+    for (const [name, span] of module.definitions) assert.deepEqual(module.definition(name), span);
+    const cut = readModule(write("code/cut.py",
+      'def f():\n    return 1\n\n\nTEXT = """\n# %% no cell\ndef f(): text\n"""\n\n\ndef g():\n    return 2\n'));
+    assert.deepEqual(cut.definition("f"), { firstLine: 1, lastLine: 2 });
+    assert.deepEqual(cut.definition("g"), { firstLine: 11, lastLine: 12 });
+    assert.equal(cut.definition("TEXT"), undefined);
+  });
+
   test("its demo cells", () => {
     const cell = module.cells.get("plain-against-residual") ?? assert.fail();
     assert.equal(module.lines[cell.firstLine - 1], "    # why");
@@ -463,6 +472,15 @@ describe("citations and links", () => {
     ]);
     assert.match(html, /<a href="https:\/\/example.org" target="_blank" rel="noopener">A site<\/a>/);
     assert.match(problem("[Nobody, 1999](https://example.org/paper)"), /full entry/);
+  });
+
+  test("many references go on several slides below each other, numbered on", () => {
+    const citations = Array.from({ length: 23 }, (_, i) => `[N, ${1900 + i}](https://example.org/${i} "N. *T${i}*. ${1900 + i}.")`);
+    const html = good(`${citations.join("\n")}\n\n<!--s-->\n\n## References\n\n<!-- references -->`);
+    const pages = html.match(/<ol class="references".*?<\/ol>/g) ?? [];
+    assert.deepEqual(pages.map((page) => page.match(/<li>/g)?.length), [11, 11, 1]);
+    assert.deepEqual(pages.map((page) => /start="(\d+)"/.exec(page)?.[1]), ["1", "12", "23"]);
+    assert.equal(html.match(/ id="references"/g)?.length, 1);
   });
 
   test("links to decks, slides and files", () => {

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 ROOT = Path(__file__).parents[1]
 DECKS = sorted(path.name for path in (ROOT / "slides").glob("*.md"))
@@ -28,8 +28,6 @@ SHOW = """(i) => {
 }"""
 IS_READY = "() => window.Reveal?.isReady()"
 AXE = (ROOT / "node_modules/axe-core/axe.min.js").read_text()
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
 
 SERVE = """
 import { deckRenderer } from "./slides/engine/decks.mjs";
@@ -200,16 +198,6 @@ def running(command, folder):
             yield address[0]
         finally:
             server.terminate()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    program = (os.environ.get("CHROMIUM") or shutil.which("chromium")
-               or shutil.which("google-chrome"))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

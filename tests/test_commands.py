@@ -81,7 +81,6 @@ class Checkout:
             "node_modules", ".venv", ".git", "lib", "_site*", "out", "data",
             "__pycache__", ".setup.lock")
         shutil.copytree(root, self.path, ignore=skip)
-        (self.path / "slides/cnn.md").exists() or self.write("slides/cnn.md", DECK)
         (self.fakes / "bin").mkdir(parents=True)
         (self.fakes / "npm-cli.js").write_text(FAKE_NPM)
         (self.fakes / "package.json").write_text('{"type": "module"}')
@@ -149,12 +148,12 @@ class Checkout:
 
 
 DECK = """---
-title: Convolutional networks
+title: Small
 family: CNN
 date: 2026-11-21
 ---
 
-# Convolutional networks
+# Small
 
 <!--s-->
 
@@ -332,7 +331,7 @@ def test_python_that_cannot_be_set_up_is_one_line_and_decks_are_shown(
 
     server, url = checkout.start(**settings)
     wait(lambda: message in server.stderr.readline())
-    assert "Convolutional networks" in get(f"{url}/cnn.md")
+    assert "Convolutional neural networks" in get(f"{url}/cnn.md")
 
 
 def test_old_python_is_passed_over(checkout):
@@ -387,7 +386,7 @@ def test_signals_are_passed_on(ready):
 
 def test_serves_while_python_is_set_up(checkout):
     server, url = checkout.start("slides/cnn.md", PIP_SECONDS=30)
-    assert "Convolutional networks" in get(url)
+    assert "Convolutional neural networks" in get(url)
     assert "<section" in get(f"{url}/cnn.md")
     checkout.wait_for("pip requirements.txt")
     assert server.poll() is None
@@ -433,7 +432,7 @@ def test_taken_port(ready):
         server, url = ready.start("--port", port)
         assert f"Port {port} is taken" in server.stderr.readline()
         assert not url.endswith(f":{port}")
-        assert "Convolutional networks" in get(url)
+        assert "Convolutional neural networks" in get(url)
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -527,9 +526,7 @@ def test_build_writes_a_site_that_stands_anywhere(ready):
     assert sorted(path.name for path in ready.path.glob("_site*")) == ["_site"]
 
 
-def test_site_works_below_any_path_and_asks_no_other_host(ready):
-    from playwright.sync_api import sync_playwright
-
+def test_site_works_below_any_path_and_asks_no_other_host(ready, browser):
     assert ready.run("build").returncode == 0
     (ready.path / "_site").rename(ready.fakes / "lectures")
     handler = functools.partial(QuietHandler, directory=ready.fakes)
@@ -538,23 +535,19 @@ def test_site_works_below_any_path_and_asks_no_other_host(ready):
         address = f"http://127.0.0.1:{server.server_port}/lectures/"
         ours = (address, "data:", "blob:")
         troubles = []
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"),
-                args=["--no-sandbox", "--disable-gpu"])
-            page = browser.new_page()
-            page.on("request", lambda request: request.url.startswith(ours)
-                    or troubles.append(request.url))
-            page.on("response", lambda answer: answer.status < 400
-                    or troubles.append(answer.url))
-            page.on("console", lambda message: message.type == "error"
-                    and troubles.append(message.text))
-            page.on("pageerror", lambda error: troubles.append(str(error)))
-            page.goto(address)
-            page.locator("a[href='cnn.html']").click()
-            page.wait_for_function("window.Reveal?.isReady()")
-            assert page.url.startswith(address + "cnn.html")
-            browser.close()
+        page = browser.new_page()
+        page.on("request", lambda request: request.url.startswith(ours)
+                or troubles.append(request.url))
+        page.on("response", lambda answer: answer.status < 400
+                or troubles.append(answer.url))
+        page.on("console", lambda message: message.type == "error"
+                and troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.goto(address)
+        page.locator("a[href='cnn.html']").click()
+        page.wait_for_function("window.Reveal?.isReady()")
+        assert page.url.startswith(address + "cnn.html")
+        page.close()
         server.shutdown()
     assert troubles == []
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy
 import torch
 
-from lab import UserError, results  # noqa: F401  (modules say cli.UserError)
+from lab import results
 
 ROOT = Path(__file__).resolve().parents[2]
 STATIC = ROOT / "static"
@@ -47,6 +47,8 @@ def arguments(weights=None, image=False, **datasets):
             setattr(args, key, value)
         elif getattr(args, key) == value and key in changed:
             changed.remove(key)
+    if image and weights and (args.image is None) != (args.weights is None):
+        parser.error("--weights NAME and --image FILE go together")
     args.epochs = 1 if args.quick else getattr(args, "epochs", None)
     args.module = script.stem if script else "notebook"
     args.run = "demo" if args.data == demo else args.data

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -163,10 +164,11 @@ def _normalised(train, test, classes, name, size):
         parts.append((pictures, labels))
     std, mean = torch.std_mean(parts[0][0], (0, 2, 3), correction=0)
     mean, std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
-    return [Images(pictures.sub_(mean).div_(std).contiguous(), labels, list(classes),
+    return [Images(pictures.sub(mean).div_(std).contiguous(), labels, list(classes),
                    name, mean, std) for pictures, labels in parts]
 
 
+@cache
 def _digits():
     """((pictures (N, 1, 8, 8), labels (N)) for training, the same for testing)."""
     from sklearn.datasets import load_digits

@@ -207,6 +207,7 @@ def _apply():
         "image.composite_image": False, "text.hinting": "none",
         "mathtext.fontset": "custom", "mathtext.rm": FAMILY,
         "mathtext.it": FAMILY, "mathtext.bf": f"{FAMILY}:bold",
+        "mathtext.cal": FAMILY, "mathtext.sf": FAMILY, "mathtext.tt": FAMILY,
         "axes.prop_cycle": _cycle(),
     })
 

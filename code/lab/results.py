@@ -31,6 +31,7 @@ class Run:
         self.out, self.seed, self.command = Path(args.out), args.seed, command
         self.script, self.device = script, args.device
         self.display = script is None
+        self.hash = module_hash(script) if script else None  # of the code that runs
         self.values, self.samples, self.checkpoints = {}, {}, set()
         self.started = time.perf_counter()
 
@@ -39,7 +40,7 @@ class Run:
         return {
             "module": self.module,
             "run": self.name,
-            "hash": module_hash(self.script) if self.script else None,
+            "hash": self.hash,
             "command": self.command,
             "seed": self.seed,
             "data": self.data,

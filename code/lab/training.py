@@ -87,7 +87,8 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
     all that the training changes; its modules are put into training mode. scheduler
     steps once an epoch. epochs and seed replace those of args.
 
-    With a name, each epoch ends with a checkpoint, from which --resume goes on.
+    With a name, each epoch ends with a line on stderr and a checkpoint, from which
+    --resume goes on.
     best: a key of the history; NAME-best.pt then has the epoch with its highest
     value (lowest if the key ends in loss or error), and the modules end with it.
     Raises UserError if a checkpoint is corrupt or of other arguments or code.
@@ -143,7 +144,8 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
                    "states": copy.deepcopy(_states(modules))}
             checkpoint.save_best(top)
         checkpoint.save(history, top)
-        _tell(f"{name or args.module} epoch {trainer.state.epoch}/{epochs}", values)
+        if name:
+            _tell(f"{name} epoch {trainer.state.epoch}/{epochs}", values)
 
     if done < epochs:
         trainer.load_state_dict({"epoch": done, "max_epochs": epochs,
@@ -174,7 +176,7 @@ class Checkpoint:
         made_by = {key: value for key, value in vars(args).items()
                    if key not in apart}
         made_by |= {**other, "processes": processes()[1],
-                    "code": results.module_hash(run.script)}
+                    "code": run.hash}
         self.made_by = {key: str(value) for key, value in made_by.items()}
 
     def save(self, history, top):

@@ -2,7 +2,7 @@
 
 import torch
 
-from lab.cli import UserError
+from lab import UserError
 
 
 def classify(model, name, args, top=5):
@@ -40,7 +40,8 @@ def _states(published):
     file = folder / os.path.basename(published.url)
     there = file.exists()
     try:
-        return published.get_state_dict(progress=True, check_hash=True, map_location="cpu")
+        return published.get_state_dict(progress=True, check_hash=True,
+                                        map_location="cpu")
     except OSError as error:
         raise UserError(f"{file.name} is not in {folder} and can't be downloaded "
                         f"({error}): put it there, or try with a network")

@@ -77,7 +77,7 @@ export function moduleCode(module, reference, attributes, ids) {
   const { file, symbol, firstLine = 1, lastLine = firstLine, lines = [], code = "", run } = reference;
   const from = module.lines.slice(0, firstLine - 1).reduce((offset, line) => offset + line.length + 1, 0);
   const to = from + module.lines.slice(firstLine - 1, lastLine).join("\n").length;
-  const html = highlightLines(module.source, module.tree, from, to);
+  const html = highlightLines(module.source, module.treeAt(from), from, to);
   const focus = lines.length === 1 ? lines[0] : [];
   const steps = lines.length > 1 ? lines : [];
   return figure({

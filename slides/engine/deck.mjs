@@ -32,6 +32,7 @@ import { HtmlReader, readAttributes } from "./html.mjs";
  * @property {Attributes} attributes
  * @property {Link[]} links
  * @property {Problem[]} problems
+ * @property {number} [page] of the references, from 0, where they need several slides
  * @typedef {{title: string, family: string, date: string}} Meta
  * @typedef {{meta: Meta, stacks: Slide[][]}} Deck
  * @typedef {{lines: string[], firstLine: number}} Source the Markdown, and the line of the file on which it starts

@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
+import { Tree } from "@lezer/common";
 import { parser } from "@lezer/python";
 import { styleTags, tags } from "@lezer/highlight";
 import { once, remember } from "./remember.mjs";
@@ -38,6 +39,9 @@ export class Module {
     this.imports = importedNames(this.lines);
     this.parse = once(() => python.parse(this.source));
     this.define = once(() => readDefinitions(this.tree, this.source, this.lines));
+    this.cellStarts = [0, ...Array.from(this.source.matchAll(/^# %%/gm), ({ index }) => index)];
+    /** @type {Map<number, Tree>} */
+    this.cellTrees = new Map();
   }
 
   get tree() {
@@ -46,6 +50,31 @@ export class Module {
 
   get definitions() {
     return this.define();
+  }
+
+  /**
+   * One definition. Parsing is what takes longest in a deck, so this looks only at its cell if it can.
+   * @param {string} symbol
+   * @returns {Span | undefined}
+   */
+  definition(symbol) {
+    const [name] = symbol.split(".");
+    const heads = this.source.matchAll(/^(?:async\s+)?(?:class|def)\s+([\p{L}\p{N}_]+)/gmu);
+    const head = [...heads].findLast((match) => match[1] === name);
+    if (!head) return undefined;
+    const inCell = readDefinitions(this.treeAt(head.index), this.source, this.lines);
+    return inCell.get(symbol) ?? this.definitions.get(symbol);
+  }
+
+  /**
+   * @param {number} offset
+   * @returns {Tree} of the cell there; of all, where a cell is none without the others
+   */
+  treeAt(offset) {
+    const i = this.cellStarts.findLastIndex((start) => start <= offset);
+    const tree = this.cellTrees.get(i) ?? parseCell(this.source, this.cellStarts[i], this.cellStarts[i + 1]);
+    this.cellTrees.set(i, tree);
+    return hasError(tree) ? this.tree : tree;
   }
 
   /** Changes with the code of this module and of the project modules it imports, not with comments. */
@@ -72,6 +101,24 @@ export class Module {
 
 /** @type {(file: string) => Module} */
 export const readModule = remember((file) => new Module(file));
+
+/**
+ * @param {string} source
+ * @param {number} from
+ * @param {number} [to]
+ * @returns {Tree} with the offsets of the whole source
+ */
+function parseCell(source, from, to) {
+  const { type, children, positions, length } = python.parse(source.slice(from, to));
+  return new Tree(type, children, positions.map((position) => from + position), from + length);
+}
+
+/** @param {Tree} tree */
+function hasError(tree) {
+  let found = false;
+  tree.iterate({ enter: ({ type }) => (found ||= type.isError) ? false : undefined });
+  return found;
+}
 
 /** @param {string[]} lines */
 function strip(lines) {
@@ -181,7 +228,7 @@ export function dedent(lines) {
 }
 
 /**
- * @param {import("@lezer/common").Tree} tree
+ * @param {Tree} tree
  * @param {string} source
  * @param {string[]} lines
  * @returns {Map<string, Span>}

@@ -25,6 +25,7 @@ import { Resolver, darkVariant } from "./resolve.mjs";
  */
 
 const course = "Deep Learning Architectures";
+const citationsPerPage = 11;
 
 /**
  * @param {string} text
@@ -77,10 +78,21 @@ class DeckRenderer {
     this.slides.forEach((_, index) => this.morph(index));
     const stacks = this.stacks.map((stack) => {
       const kicker = this.kicker(stack);
-      const slides = stack.map((slide) => this.slide(slide, kicker)).join("\n");
-      return stack.length > 1 ? `<section>\n${slides}\n</section>` : slides;
+      const slides = stack.flatMap((slide) => this.pages(slide)).map((slide) => this.slide(slide, kicker));
+      return slides.length > 1 ? `<section>\n${slides.join("\n")}\n</section>` : slides.join("");
     });
     return { html: stacks.join("\n"), references, problems: this.problems };
+  }
+
+  /**
+   * @param {Slide} slide
+   * @returns {Slide[]} itself, or as many as the references need
+   */
+  pages(slide) {
+    const tokens = slide.blocks.flatMap((block) => block.tokens);
+    if (!tokens.some(({ type }) => type === "references")) return [slide];
+    const count = Math.max(1, Math.ceil(this.citations.length / citationsPerPage));
+    return Array.from({ length: count }, (_, page) => (page ? { ...slide, page, id: "" } : slide));
   }
 
   /** @param {number} index of a slide: lines of its code that the slide before has too keep their names */
@@ -248,9 +260,11 @@ const rules = {
   code_block(tokens, i, _options, { slide }) {
     return fence(tokens[i], slide, {});
   },
-  references(_tokens, _i, _options, { deck }) {
-    const items = deck.citations.map((/** @type {string} */ entry) => `<li>${plain.renderInline(entry)}</li>`);
-    return `<ol class="references">${items.join("")}</ol>`;
+  references(_tokens, _i, _options, { deck, slide }) {
+    const first = (slide.page ?? 0) * citationsPerPage;
+    const entries = deck.citations.slice(first, first + citationsPerPage);
+    const items = entries.map((/** @type {string} */ entry) => `<li>${plain.renderInline(entry)}</li>`);
+    return `<ol class="references" start="${first + 1}">${items.join("")}</ol>`;
   },
   math_inline: math,
   math_inline_block: math,
@@ -258,12 +272,19 @@ const rules = {
 };
 Object.assign(markdown.renderer.rules, rules);
 
+/** What KaTeX, which is slow, made of each formula. @type {Map<string, string>} */
+const formulas = new Map();
+
 /** @type {Rule} */
 function math(tokens, i, _options, { slide }) {
   const { type, content, meta } = tokens[i];
   const latex = type === "math_inline" ? content.replace(/^`([^]*)`$/, "$1") : content;
+  const displayMode = type !== "math_inline";
+  const key = `${displayMode} ${latex}`;
   try {
-    return katex.renderToString(latex, { displayMode: type !== "math_inline", strict: false });
+    const html = formulas.get(key) ?? katex.renderToString(latex, { displayMode, strict: false });
+    formulas.set(key, html);
+    return html;
   } catch (error) {
     slide.problems.push({ line: meta.line, message: /** @type {Error} */ (error).message.replaceAll("\n", " ") });
     return "";

@@ -141,7 +141,7 @@ export class Resolver {
     if (link.inTable) throw new Error("code does not stand in a table: put the link into a paragraph of its own");
     if (link.title && !link.block)
       throw new Error("code stands alone: put the link into a paragraph of its own, between empty lines");
-    const definition = module.definitions.get(fragment);
+    const definition = module.definition(fragment);
     const cell = module.cells.get(fragment);
     const span = definition ?? cell;
     if (!span) {
@@ -189,13 +189,16 @@ export class Resolver {
     const remedy = `run python code/${name}.py`;
     if (!measured)
       throw new Error(`static/results/${name}.json has no "${run}"${nearest(run, Object.keys(runs))}: ${remedy}`);
-    if (!Object.hasOwn(measured.values, key))
-      throw new Error(`"${run}" has no value "${key}"${nearest(key, Object.keys(measured.values))}: ${remedy}`);
-    const stale = measured.hash !== newest;
+    const { values: own, hash, ...about } = measured;
+    /** @type {Record<string, unknown>} seconds and memory are those of the run itself */
+    const values = { ...about, ...own };
+    if (!Object.hasOwn(values, key))
+      throw new Error(`"${run}" has no value "${key}"${nearest(key, Object.keys(values))}: ${remedy}`);
+    const stale = hash !== newest;
     if (stale && /^(facts|demo)$/.test(run)) throw new Error(`"${run}" was computed by older code: ${remedy}`);
-    const { values: { [key]: value }, hash: _, ...others } = measured;
+    const value = values[key];
     checkStatement(text, value);
-    return { file: `static/results/${name}.json`, module: name, key: `${run}.${key}`, value, stale, measured: others };
+    return { file: `static/results/${name}.json`, module: name, key: `${run}.${key}`, value, stale, measured: about };
   }
 
   /**

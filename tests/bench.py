@@ -1,0 +1,299 @@
+"""What the lectures cost in time and memory: npm run bench [-- PART ...].
+
+Parts: models, import, demos, preprocess, ready, build; without any, all. Medians are
+shown; what is compared runs in interleaved pairs, so that whatever else the machine
+does hits both, and the median is that of the pairs' ratios. An aim is met where the
+upper end of the bootstrap's 95 % interval meets it.
+"""
+import os
+
+# OpenMP threads that spin while they wait slow down whatever else is running.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import importlib
+import inspect
+import json
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from datetime import date
+from itertools import cycle, islice
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import numpy as np
+import torch
+import torchvision
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(path.stem for path in (ROOT / "code").glob("*.py"))
+sys.path.insert(0, str(ROOT / "code"))
+
+# Module, model, torchvision's name for it, its input.
+COUNTERPARTS = [
+    ("resnet", "resnet18", "resnet18", (4, 3, 224, 224)),
+    ("resnet", "resnet50", "resnet50", (4, 3, 224, 224)),
+]
+
+# The table -------------------------------------------------------------------
+
+
+def report(what, unit, values, aim=None):
+    """Print a row: the median of values, its interval, and whether it meets the aim."""
+    values = np.asarray(values)
+    draws = np.random.default_rng(0).integers(len(values), size=(5000, len(values)))
+    low, high = np.percentile(np.median(values[draws], axis=1), [2.5, 97.5])
+    interval = f"{shown(low)} to {shown(high)}" if len(values) > 1 else ""
+    met = f"<= {aim:<6g} {'yes' if high <= aim else 'NO'}" if aim else ""
+    print(f"{what:<50} {shown(np.median(values)):>8} {unit:<4} {interval:>15}  "
+          f"{met}".rstrip(), flush=True)
+
+
+def shown(value):
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def alternate(first, second, pairs):
+    """What both return, called in turn, each first in every other pair."""
+    first(), second()
+    results = [[], []]
+    for pair in range(pairs):
+        for i in [0, 1] if pair % 2 else [1, 0]:
+            results[i].append((first, second)[i]())
+    return np.array(results)
+
+
+def wall_time(function, *args):
+    start = time.perf_counter()
+    function(*args)
+    return time.perf_counter() - start
+
+
+def run(*command, **options):
+    """A program's output; its last line of errors ends the benchmark."""
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        sys.exit(f"bench: {' '.join(map(str, command))[:80]} failed: {last}")
+    return done.stdout
+
+
+def describe_machine():
+    versions = {"Python": platform.python_version(), "torch": torch.__version__,
+                "torchvision": torchvision.__version__,
+                "Node": run("node", "-p", "process.versions.node").strip()}
+    for name in ["reveal-md", "reveal.js"]:
+        package = (ROOT / f"node_modules/{name}/package.json").read_text()
+        versions[name] = json.loads(package)["version"]
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    print(f"{date.today()}, {platform.system()} {platform.machine()}, {os.cpu_count()} "
+          f"CPUs, torch on {torch.get_num_threads()} threads{load}")
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))
+    print(f"\n{'what':<50} {'measured':>8} {'':<4} {'95 % interval':>15}  "
+          "aim       ok?")
+
+
+# Code ------------------------------------------------------------------------
+
+
+def models():
+    """Ours over torchvision's, with the same weights and input."""
+    for module, name, reference, shape in COUNTERPARTS:
+        theirs = torchvision.models.get_model(reference)
+        ours = getattr(importlib.import_module(module), name)()
+        ours.load_state_dict(theirs.state_dict())
+        inputs = torch.randn(shape)
+        for what, step, training, pairs in [
+                ("forward", forward, False, 30),
+                ("forward and backward", forward_and_backward, True, 20)]:
+            ours.train(training), theirs.train(training)
+            seconds = alternate(lambda: wall_time(step, ours, inputs),
+                                lambda: wall_time(step, theirs, inputs), pairs)
+            report(f"{name} over torchvision's, {what}", "x",
+                   seconds[0] / seconds[1], aim=1.05)
+
+
+@torch.no_grad()
+def forward(model, inputs):
+    model(inputs)
+
+
+def forward_and_backward(model, inputs):
+    model.zero_grad()
+    model(inputs).sum().backward()
+
+
+def imports():
+    for module in MODULES:
+        ours, torch_alone = alternate(
+            lambda: import_time(module), lambda: import_time("torch"), pairs=7)
+        report(f"import {module} over import torch", "x", ours / torch_alone, aim=1.2)
+
+
+def import_time(module):
+    code = ("import time; start = time.perf_counter(); "
+            f"import {module}; print(time.perf_counter() - start)")
+    return float(run(sys.executable, "-c", code, cwd=ROOT / "code"))
+
+
+def demos():
+    for module in MODULES:
+        with tempfile.TemporaryDirectory() as out:
+            seconds = wall_time(
+                run, sys.executable, ROOT / f"code/{module}.py", "--out", out)
+            record = json.loads(Path(out, f"results/{module}.json").read_text())
+        report(f"python code/{module}.py", "s", [seconds], aim=60)
+        report(f"python code/{module}.py, peak memory", "MiB",
+               [record["demo"]["peak_memory_mib"]], aim=2048)
+
+
+# Decks -------------------------------------------------------------------------
+
+SEPARATOR = "\n\n<!--s-->\n\n"
+LINK = '[code](../code/layers.py#batch_norm "lines=7-8|9-13|14-16")'
+
+
+def write_deck(file, count, fenced=False):
+    """So many slides, those of bench.md; fenced code is what reveal-md shows too."""
+    deck = (ROOT / "tests/bench.md").read_text()
+    if fenced:
+        layers = importlib.import_module("layers")
+        source = inspect.getsource(layers.batch_norm)
+        deck = deck.replace(LINK, f"```python\n{source}```")
+    title, *slides = deck.strip().split(SEPARATOR)
+    pages = [title, *islice(cycle(slides), count - 1)]
+    file.write_text(SEPARATOR.join(pages) + "\n")
+
+
+@contextmanager
+def lectures():
+    """A copy of the lectures without decks, for decks to measure with."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder).resolve()
+        for name in ["code", "static", "slides/engine"]:
+            shutil.copytree(ROOT / name, copy / name)
+        for name in ["package.json", "package-lock.json", "reveal-md.json"]:
+            shutil.copy(ROOT / name, copy)
+        (copy / "node_modules").mkdir()
+        for package in (ROOT / "node_modules").glob("[!.]*"):
+            (copy / "node_modules" / package.name).symlink_to(package)
+        yield copy
+
+
+def preprocess():
+    with lectures() as copy:
+        write_deck(copy / "slides/short.md", 60)
+        write_deck(copy / "slides/long.md", 600)
+        command = ["node", ROOT / "tests/bench_preprocess.mjs"]
+        runs = [json.loads(run(*command, cwd=copy)) for _ in range(5)]
+    pairs = np.concatenate([run["pairs"] for run in runs])
+    report("preprocess 60 slides, first in a process", "ms",
+           [run["first"] for run in runs], aim=100)
+    report("preprocess 60 slides", "ms", pairs[:, 0], aim=100)
+    report("preprocess 600 slides", "ms", pairs[:, 1])
+    report("preprocess 600 slides over 60", "x", pairs[:, 1] / pairs[:, 0], aim=12)
+
+
+SERVE = """
+import { deckRenderer } from "./slides/engine/decks.mjs";
+import { serve } from "./slides/engine/serve.mjs";
+const root = process.cwd();
+const port = Number(process.argv[1]);
+await serve({ root, port, renderDeck: await deckRenderer(root) });
+"""
+# Nothing outside is asked for: plain reveal-md would fetch MathJax.
+CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
+            "--disable-component-update", "--disable-sync",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost"]
+
+
+def ready():
+    """From navigation to Reveal's ready event, with an empty cache."""
+    from playwright.sync_api import sync_playwright
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    reveal_md = ROOT / "node_modules/reveal-md/bin/reveal-md.js"
+    with lectures() as copy, tempfile.TemporaryDirectory() as plain:
+        write_deck(copy / "slides/deck.md", 60, fenced=True)
+        shutil.copy(copy / "slides/deck.md", plain)
+        shutil.copytree(copy / "static/img", Path(plain, "static/img"))
+        with (server(["node", "--input-type=module", "-e", SERVE], copy) as ours_url,
+              server(["node", reveal_md, "deck.md", "--disable-auto-open", "--port"],
+                     plain) as their_url,
+              sync_playwright() as playwright):
+            browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM)
+            ours, theirs = alternate(lambda: ready_time(browser, ours_url),
+                                     lambda: ready_time(browser, their_url), pairs=15)
+            browser.close()
+    report("60 slides ready", "s", ours)
+    report("60 slides ready, plain reveal-md", "s", theirs)
+    report("60 slides ready, over plain reveal-md", "x", ours / theirs, aim=0.8)
+
+
+def ready_time(browser, url):
+    page = browser.new_page()
+    page.add_init_script("window.addEventListener('ready', "
+                         "() => { window.readyAt ??= performance.now(); }, true)")
+    page.goto(url, wait_until="commit")
+    milliseconds = page.wait_for_function("() => window.readyAt").json_value()
+    slides = "Reveal.getSlides().filter((slide) => !slide.matches('.error')).length"
+    if page.evaluate(slides) != 60:
+        sys.exit(f"bench: {url} does not show 60 slides without error")
+    page.close()
+    return milliseconds / 1000
+
+
+@contextmanager
+def server(command, folder):
+    """The address of a deck's page; the server is given its port as last argument."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    url = f"http://localhost:{port}/deck.md"
+    process = subprocess.Popen(
+        [*command, str(port)], cwd=folder, stdout=subprocess.DEVNULL,
+        env={**os.environ, "NO_UPDATE_NOTIFIER": "1"})
+    try:
+        while not answers(url):
+            if process.poll() is not None:
+                sys.exit(f"bench: {command[1]} ended without serving {url}")
+            time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def answers(url):
+    with suppress(URLError):
+        return urlopen(url).read()
+
+
+def build():
+    with lectures() as copy:
+        for i in range(10):
+            write_deck(copy / f"slides/deck{i}.md", 60)
+        (copy / "npm-cli.js").touch()  # installs nothing: the packages are there
+        environment = {**os.environ, "npm_execpath": str(copy / "npm-cli.js")}
+        command = ["node", "slides/engine/build.mjs"]
+        run(*command, cwd=copy, env=environment)
+        seconds = [wall_time(lambda: run(*command, cwd=copy, env=environment))
+                   for _ in range(5)]
+        report("build 10 decks of 60 slides", "s", seconds, aim=10)
+
+
+PARTS = {"models": models, "import": imports, "demos": demos,
+         "preprocess": preprocess, "ready": ready, "build": build}
+
+if __name__ == "__main__":
+    unknown = [name for name in sys.argv[1:] if name not in PARTS]
+    if unknown:
+        sys.exit(f"bench: there is no {unknown[0]}; the parts: {', '.join(PARTS)}")
+    describe_machine()
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()

@@ -1,0 +1,73 @@
+"""What all tests share: the environment, and what has passed in this run."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+# Idle OpenMP threads would spin, and take the cores from all else that runs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.pop("LAB_ARGS", None)  # the tests' own arguments, never the user's
+
+TESTS = Path(__file__).resolve().parent
+CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
+                  "--disable-component-update", "--disable-sync"]
+
+
+class Run:
+    """This run of pytest.
+
+    tests holds the ids of its tests, passed of those that have passed so far;
+    is_whole says whether these are all there are; notes are printed at its end.
+    """
+
+    def __init__(self, config):
+        self.tests, self.passed, self.notes = set(), set(), []
+        folder, options = config.invocation_params.dir, config.option
+        asked = {(folder / argument).resolve() for argument in config.args}
+        self.is_whole = bool(asked & {TESTS, TESTS.parent}) and not (
+            options.lf or options.ignore or options.ignore_glob)
+
+    def pytest_deselected(self, items):
+        self.is_whole = False
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items):
+        self.tests = {item.nodeid for item in items}
+        items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" and report.passed:
+            self.passed.add(report.nodeid)
+        elif report.failed:
+            self.passed.discard(report.nodeid)
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if self.notes:
+            terminalreporter.section("to know")
+            for note in self.notes:
+                terminalreporter.line(note)
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Run(config), "run")
+
+
+@pytest.fixture(scope="session")
+def run(pytestconfig):
+    return pytestconfig.pluginmanager.get_plugin("run")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium: $CHROMIUM, the machine's own, or Playwright's; one for all tests."""
+    from playwright.sync_api import sync_playwright
+
+    program = (os.environ.get("CHROMIUM") or shutil.which("chromium")
+               or shutil.which("google-chrome"))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program,
+                                             args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()

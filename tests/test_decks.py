@@ -1,0 +1,169 @@
+"""Every claim of every deck: it resolves, its number is right, its code runs."""
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DECKS = sorted(path.name for path in ROOT.glob("slides/*.md"))
+MODULES = sorted(path.stem for path in ROOT.glob("code/*.py"))
+READ_DECKS = """
+import { readFileSync } from "node:fs";
+import { readDeck } from "./slides/engine/deck.mjs";
+const read = (name) => {
+  const { meta, stacks } = readDeck(readFileSync(`slides/${name}`, "utf8"));
+  return [name, { meta, slides: stacks.flat().map(({ line, notes, blocks }) => ({
+    line, noted: notes.some(({ content }) => content.replace(/^Note:/, "").trim()),
+    isReferences: blocks.flatMap(({ tokens }) => tokens)
+      .some(({ type }) => type === "references"),
+  })) }];
+};
+console.log(JSON.stringify(Object.fromEntries(process.argv.slice(1).map(read))));
+"""
+# Like a slide: the module's definitions, args from $LAB_ARGS, then one cell, each in
+# a namespace of its own. Standard input: [[where, code of the cell], ...].
+RUN_CELLS = """
+import importlib, json, sys, traceback
+module, arguments, cells = json.load(sys.stdin)
+names = dict(vars(importlib.import_module(module)))
+exec(arguments, names)
+status = 0
+for where, code in cells:
+    try:
+        exec(compile(code, where, "exec"), dict(names))
+    except BaseException:
+        print(f"{where} does not run by itself", file=sys.stderr)
+        traceback.print_exc(limit=-2)
+        status = 1
+raise SystemExit(status)
+"""
+
+every_deck = pytest.mark.parametrize("deck", DECKS)
+
+
+@cache
+def node(*words):
+    done = subprocess.run(["node", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def references(deck=None):
+    """All references of one deck, or of all."""
+    found = node("slides/engine/references.mjs", "--json")
+    return [each for each in found if not deck or each["deck"] == f"slides/{deck}"]
+
+
+def place(reference):
+    return "{deck}:{line}".format(**reference)
+
+
+@cache
+def facts(name):
+    return importlib.import_module(name).facts()
+
+
+@every_deck
+def test_every_reference_resolves(deck, run):
+    found = references(deck)
+    wrong = [f"{place(each)}: {each.get('target', '')}: {each['error']}"
+             for each in found if not each["ok"]]
+    assert not wrong, "\n" + "\n".join(wrong)
+    run.notes += [f"{place(each)}: stale, measured by older code: {each['target']}"
+                  for each in found if each.get("stale")]
+
+
+@every_deck
+def test_every_fact_is_what_the_module_computes(deck):
+    wrong = []
+    for each in references(deck):
+        if each["kind"] == "fact" and each["ok"]:
+            computed = facts(each["module"]).get(each["key"])
+            if computed != each["value"]:
+                wrong.append(f"{place(each)}: {each['target']} is {computed}")
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+@every_deck
+def test_front_matter(deck):
+    meta = node("--input-type=module", "-e", READ_DECKS, *DECKS)[deck]["meta"]
+    assert meta["title"] and meta["family"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", meta["date"])
+
+
+@every_deck
+def test_every_slide_has_notes(deck):
+    """But the title and the references."""
+    _, *slides = node("--input-type=module", "-e", READ_DECKS, *DECKS)[deck]["slides"]
+    silent = [f"slides/{deck}:{slide['line']}" for slide in slides
+              if not slide["noted"] and not slide["isReferences"]]
+    assert not silent, f"no notes for the speaker: {', '.join(silent)}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_shown_cells_run_by_themselves(name, tmp_path):
+    cells = {each["symbol"]: [place(each), each["code"]] for each in references()
+             if each["kind"] == "cell" and each["ok"] and each["module"] == name}
+    wrong = run_cells(name, arguments_of(name), list(cells.values()), tmp_path)
+    assert not wrong, wrong
+
+
+def arguments_of(name):
+    """The code of the module's cell "Arguments"."""
+    text = (ROOT / f"code/{name}.py").read_text("utf-8")
+    guard = 'if __name__ == "__main__":\n'
+    cell = text.split(f"# %% Arguments\n{guard}")[1].split("\n# %%")[0]
+    return f"if True:\n{cell}\n"
+
+
+def run_cells(name, arguments, cells, folder):
+    """What goes wrong when the module's cells run as on a slide."""
+    environment = {**os.environ, "LAB_ARGS": "--quick",
+                   "PYTHONPATH": str(ROOT / "code")}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_CELLS], cwd=folder, env=environment, text=True,
+        input=json.dumps([name, arguments, cells]), capture_output=True)
+    written = [str(path) for path in folder.rglob("*")]
+    return "\n".join([done.stderr] * (done.returncode != 0) + written)
+
+
+def test_a_cell_that_leans_on_another_is_found(tmp_path):
+    first, second = ["a.md:1", "left = F.relu"], ["a.md:2", "print(left, args.quick)"]
+    wrong = run_cells("lenet", arguments_of("lenet"), [first, second], tmp_path)
+    assert "a.md:2" in wrong and "'left' is not defined" in wrong
+    assert "a.md:1" not in wrong
+
+
+@pytest.mark.last
+def test_every_proof_has_passed(run):
+    """In a run of all tests; in others, the tests that decks cite are there."""
+    proofs = [each for each in references() if each["kind"] == "proof" and each["ok"]]
+    tests = run.tests if run.is_whole else collect({each["file"] for each in proofs})
+    wrong = []
+    for proof in proofs:
+        cited = {test for test in tests  # without parameters it stands for all of them
+                 if test == proof["target"] or test.startswith(f"{proof['target']}[")}
+        if not cited:
+            wrong.append(f"{place(proof)}: there is no test {proof['target']}")
+        elif run.is_whole:
+            wrong += [f"{place(proof)}: {test} did not pass in this run"
+                      for test in sorted(cited - run.passed)]
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+def collect(files):
+    """The ids of all tests in these files."""
+    if not files:
+        return set()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", *sorted(files)],
+        cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set(done.stdout.splitlines())

@@ -1,0 +1,394 @@
+"""What every module of code/ must do: a new one is tested by being there."""
+
+import ast
+import builtins
+import importlib
+import inspect
+import json
+import math
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import symtable
+import sys
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from torch import nn
+
+from cases import CASES
+from lab import refresh, results
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted(path.stem for path in ROOT.glob("code/*.py"))
+FIGURES = sorted(ROOT.glob("static/img/*.*"))
+READ_MODULES = """
+import { readModule } from "./slides/engine/module.mjs";
+const read = (name) => {
+  const { header, cells } = readModule(`code/${name}.py`);
+  return [name, { header, cells: [...cells.values()] }];
+};
+console.log(JSON.stringify(Object.fromEntries(process.argv.slice(1).map(read))));
+"""
+IMPORT = """
+import json, random, sys, threading
+import numpy, torch
+def state():
+    return [random.getstate(), numpy.random.get_state()[1].tolist(),
+            torch.get_rng_state().tolist(), torch.get_num_threads(),
+            str(torch.get_default_dtype()), threading.active_count()]
+before, modules = state(), set(sys.modules)
+import {name}
+print(json.dumps([sorted(set(sys.modules) - modules), state() == before]))
+"""
+
+every_module = pytest.mark.parametrize("name", MODULES)
+every_case = pytest.mark.parametrize("case", [
+    pytest.param(case, id=key) for key, case in CASES.items()])
+
+
+def source(name):
+    return (ROOT / f"code/{name}.py").read_text("utf-8")
+
+
+def guards(name):
+    """The blocks under `if __name__ == "__main__":`."""
+    return [node for node in ast.parse(source(name)).body
+            if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)]
+
+
+def files(folder):
+    return {path.relative_to(folder): path.stat().st_mtime_ns
+            for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def read():
+    """The modules as the deck engine reads them: {name: {header, cells}}."""
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", READ_MODULES, *MODULES],
+        cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory):
+    """A copy of code/ in which it shows if a run writes where it should not."""
+    root = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "code", root / "code",
+                    ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "static").mkdir()
+    (root / "static/fonts").symlink_to(ROOT / "static/fonts")
+    return root
+
+
+def python(*words, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, *map(str, words)], cwd=cwd, capture_output=True, text=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment})
+
+
+# The source
+
+
+@every_module
+def test_header(name, read):
+    header = read[name]["header"]
+    assert not header["error"] and header["papers"]
+    for key in ("name", "idea", "demo", "time"):
+        assert header[key], f"the header has no {key}"
+        assert not re.search(r"\b(TIME|TODO|TBD|FIXME|XXX)\b|\?\?", header[key])
+    assert re.search(r"\d.* on ", header["time"]), "say how long on what"
+
+
+@every_module
+def test_lines_are_at_most_88_columns(name):
+    long = [i for i, line in enumerate(source(name).splitlines(), 1) if len(line) > 88]
+    assert not long, f"lines {long} of code/{name}.py"
+
+
+@every_module
+def test_name_hides_no_other_module(name):
+    assert name not in sys.stdlib_module_names
+    assert name not in packages_distributions()
+
+
+def test_code_is_no_package():
+    assert not (ROOT / "code/__init__.py").exists()
+
+
+@every_module
+def test_demo_cells(name, read):
+    """Each guard is alone in a titled cell, and the last cell saves the facts."""
+    demos = [cell for cell in read[name]["cells"] if cell["isDemo"]]
+    assert [node.body[0].lineno >= cell["firstLine"] and node.end_lineno <=
+            cell["lastLine"] for node, cell in zip(guards(name), demos)] == (
+                len(guards(name)) * [True])
+    assert ast.unparse(guards(name)[-1].body[-1]) == "results.save(facts())"
+
+
+@every_module
+def test_demo_cells_stand_alone(name):
+    """A demo cell uses definitions, lab and args, nothing of another demo cell."""
+    known = {*vars(importlib.import_module(name)), *dir(builtins), "args"}
+    for node in guards(name):
+        text = ast.unparse(ast.Module(node.body, []))
+        missing = set(unbound(symtable.symtable(text, name, "exec"))) - known
+        assert not missing, f"the cell at line {node.lineno} lacks {missing}"
+
+
+def unbound(top):
+    """Names that a piece of code reads and does not assign."""
+    bound = {s.get_name() for s in top.get_symbols() if s.is_local()}
+    tables = [top]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        yield from (s.get_name() for s in table.get_symbols()
+                    if s.is_referenced() and s.is_global()
+                    and s.get_name() not in bound)
+
+
+# Import
+
+
+@every_module
+def test_import_has_no_side_effects(name, tmp_path):
+    """Nothing written, printed, seeded or started; nothing slow but torch loaded."""
+    before = files(ROOT / "static")
+    done = python("-c", IMPORT.format(name=name), cwd=tmp_path,
+                  PYTHONPATH=str(ROOT / "code"))
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert done.stdout.count("\n") == 1, done.stdout
+    loaded, unchanged = json.loads(done.stdout)
+    assert unchanged, "importing changes seeds, threads or the default type"
+    packages = {module.partition(".")[0] for module in loaded}
+    assert packages <= {*MODULES, "lab", "torch", "einops", *sys.stdlib_module_names}
+    assert not {"torch._dynamo", "torch._inductor"} & set(loaded)
+    assert not files(tmp_path) and files(ROOT / "static") == before
+
+
+# Runs
+
+
+@cache
+def quick_run(name, project):
+    """One run of a module with --quick: (process, OUT, files it wrote elsewhere)."""
+    before = files(project)
+    out = project.parent / f"{project.name}-{name}"
+    done = python(f"code/{name}.py", "--quick", "--out", out, cwd=project)
+    return done, out, files(project).items() ^ before.items()
+
+
+@every_module
+def test_quick_run(name, project):
+    done, out, elsewhere = quick_run(name, project)
+    assert done.returncode == 0, done.stderr
+    assert not re.search("Traceback|Warning", done.stderr), done.stderr
+    assert not elsewhere
+    record = out / "results" / f"{name}.json"
+    drawn = refresh.drawn(ROOT / f"code/{name}.py")
+    figures = [out / "img" / figure for figure in drawn]
+    for path in [record, *figures]:
+        assert path.exists()
+        assert re.search(rf"^wrote .*{path.name.replace('.dark', '')}$", done.stdout,
+                         re.M), f"it does not say that it wrote {path.name}"
+    entries = json.loads(record.read_text())
+    assert entries.keys() == {"facts", "demo"}
+    for value in entries["demo"]["values"].values():
+        assert isinstance(value, (int, float)) and math.isfinite(value)
+
+
+@every_module
+def test_quick_run_draws_no_empty_figure(name, project):
+    for figure in quick_run(name, project)[1].glob("img/*"):
+        assert blank(figure) is None, blank(figure)
+
+
+@every_module
+def test_notebook(name, project, monkeypatch):
+    """As a notebook it runs, shows its figures and writes nothing."""
+    import jupytext
+    import nbclient
+    monkeypatch.setenv("LAB_ARGS", "--quick")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(project))  # no kernels of the user's
+    before = files(project)
+    notebook = jupytext.read(project / f"code/{name}.py")
+    nbclient.NotebookClient(
+        notebook, kernel_name="python3", timeout=120,
+        resources={"metadata": {"path": str(project / "code")}}).execute()
+    assert files(project) == before
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])
+             if output.output_type == "display_data"]
+    assert len(shown) >= source(name).count("figures.save(") > 0
+
+
+@pytest.mark.parametrize("name, flag, value", [
+    pytest.param(name, flag, value, id=f"{name} {flag}")
+    for name in MODULES for flag, value, where in [
+        ("--epochs", "0", '"epochs"'), ("--data", "nonsense", "cli.arguments("),
+        ("--image", "missing.jpg", "image=True")]
+    if where in source(name)])
+def test_bad_arguments(name, flag, value, monkeypatch, capsys):
+    """They end the script with status 2 and one line that names them."""
+    script = f"code/{name}.py"
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [script, flag, value])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(script, run_name="__main__")
+    printed = capsys.readouterr()
+    assert end.value.code == 2 and not printed.out
+    line, = printed.err.splitlines()
+    assert line.startswith(f"python {script}: ") and flag in line and value in line
+
+
+# Models
+
+
+def classes(name):
+    module = importlib.import_module(name)
+    return {value for key, value in inspect.getmembers(module, inspect.isclass)
+            if issubclass(value, nn.Module) and value.__module__ == name
+            and not key.startswith("_")}
+
+
+@every_module
+def test_every_model_has_a_case(name):
+    covered = {type(part) for key, case in CASES.items() if key.startswith(f"{name}.")
+               for part in case.build().modules()}
+    missing = {model.__name__ for model in classes(name) - covered}
+    assert not missing, f"tests/cases.py has nothing with {missing} of {name}"
+
+
+def test_every_case_is_of_a_module():
+    assert {key.partition(".")[0] for key in CASES} <= set(MODULES)
+
+
+@every_case
+def test_every_parameter_gets_a_gradient(case):
+    torch.manual_seed(0)
+    model, (inputs, target) = case.build(), case.batch()
+    case.loss(model(*inputs), target).backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        assert parameter.grad.any(), key
+
+
+@every_case
+def test_overfits_one_batch(case):
+    torch.manual_seed(0)
+    model, (inputs, target) = case.build(), case.batch()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
+    losses = []
+    while len(losses) < 200 and (not losses or losses[-1] > 0.1 * losses[0]):
+        loss = case.loss(model(*inputs), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] <= 0.1 * losses[0], losses[::20]
+
+
+@every_case
+def test_evaluation_is_deterministic(case):
+    """Twice the same output, and nothing in the model moves."""
+    torch.manual_seed(0)
+    model, (inputs, _) = case.build().eval(), case.batch()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.no_grad():
+        torch.testing.assert_close(model(*inputs), model(*inputs), rtol=0, atol=0)
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+
+
+# What is committed
+
+
+@every_module
+def test_facts(name):
+    """Numbers, and those that the slides show: static/results has the same."""
+    facts = importlib.import_module(name).facts()
+    for key, value in facts.items():
+        assert isinstance(value, (int, float)) and math.isfinite(value), key
+    recorded = results.read(ROOT / f"static/results/{name}.json")
+    assert recorded.get("facts", {}).get("values") == facts, (
+        f"run python code/{name}.py")
+
+
+@every_module
+def test_default_figures_and_records_are_fresh(name):
+    assert not refresh.stale(ROOT / f"code/{name}.py"), f"run python code/{name}.py"
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda path: path.name)
+def test_figure(figure):
+    """Drawn by a module that is there, in both palettes, and not blank."""
+    origin = refresh.provenance(figure)
+    assert origin.keys() == {"module", "run", "hash", "command", "seed", "data",
+                             "versions", "date"}
+    assert origin["module"] in MODULES
+    assert blank(figure) is None, blank(figure)
+    if figure.suffix == ".svg":
+        light = figure.with_name(figure.name.replace(".dark", ""))
+        dark = light.with_suffix(".dark.svg")
+        tags = [[element.tag for element in ElementTree.parse(file).iter()]
+                for file in (light, dark)]
+        assert tags[0] == tags[1], "the dark variant is another drawing"
+        assert light.read_text() != dark.read_text()
+
+
+def test_an_empty_panel_is_found(tmp_path):
+    from lab import figures
+    figure, axes = figures.panels(2, ylabel="error", titles=["plain", "residual"])
+    file = tmp_path / "figure.svg"
+    for axis, found in [(axes[0], "axes_1"), (axes[1], "axes_2")]:
+        figure.savefig(file)
+        assert found in blank(file)
+        axis.plot([3, 2, 1])
+    figure.savefig(file)
+    assert blank(file) is None
+
+
+def blank(figure):
+    """Why a figure shows nothing, or None.
+
+    It must have marks beside its text, axes and frames, and so must each of its
+    panels that has ticks.
+    """
+    if figure.suffix == ".png":
+        from PIL import Image
+        with Image.open(figure) as picture:
+            tones = len(set(picture.convert("L").tobytes()))
+        return f"{figure.name} has {tones} tones" if tones < 16 else None
+    panels = [element for element in ElementTree.parse(figure).iter()
+              if element.get("id", "").startswith("axes_")]
+    found = []
+    for panel in panels:
+        background, *parts = panel
+        axes = [part for part in parts
+                if part.get("id", "").startswith("matplotlib.axis_")]
+        marks = sum(paints(element) for part in parts if part not in axes
+                    and not part.get("id", "").startswith("text_")
+                    for element in part.iter())
+        found.append(marks)
+        if any(len(axis) for axis in axes) and not marks:
+            return f"{panel.get('id')} of {figure.name} is empty"
+    return None if any(found) else f"{figure.name} is empty"
+
+
+def paints(element):
+    """Whether an SVG element leaves a mark: a frame's straight edge does not count."""
+    kind = element.tag.rpartition("}")[2]
+    if kind in ("use", "image"):
+        return True
+    points = set(re.findall(r"[-\d.]+ [-\d.]+", element.get("d", "")))
+    straight = element.get("d", "").count("L") <= 1 and "C" not in element.get("d", "")
+    return kind == "path" and len(points) > 1 and not straight

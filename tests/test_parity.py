@@ -1,0 +1,271 @@
+"""LeNet and ResNet held against torchvision and against what their papers state."""
+
+import runpy
+import signal
+import sys
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+
+import lenet
+import resnet
+from lab import measure, results
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def randomise_norms(model):
+    """Statistics and weights of BatchNorm as after training: none at 0 or 1."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+            nn.init.normal_(module.bias, std=0.1)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+
+
+def assert_same(ours, reference, what):
+    scale = reference.abs().max()
+    assert scale > 0, what
+    assert (ours - reference).abs().max() <= 1e-5 * scale, what
+
+
+@pytest.mark.parametrize("name, size", [
+    pytest.param(name, size, id=name) for name, size in [
+        ("resnet18", 64), ("resnet34", 64), ("resnet50", 64), ("resnet101", 64),
+        ("resnet152", 48)]])
+def test_identical(name, size):
+    """Same parameters by name, outputs, running statistics and gradients."""
+    reference = torchvision.models.get_model(name)
+    randomise_norms(reference)
+    ours = getattr(resnet, name)()
+    ours.load_state_dict(reference.state_dict(), strict=True)
+    x, upstream = torch.randn(3, 3, size, size), torch.randn(3, 1000)
+
+    with torch.no_grad():
+        assert_same(ours.eval()(x), reference.eval()(x), "in eval mode")
+    outputs = {}
+    for model in (ours, reference):
+        outputs[model] = model.train()(x)
+        outputs[model].backward(upstream)
+    assert_same(outputs[ours], outputs[reference], "in train mode")
+    gradients = {key: p.grad for key, p in reference.named_parameters()}
+    for key, parameter in ours.named_parameters():
+        assert_same(parameter.grad, gradients[key], f"gradient of {key}")
+    buffers = dict(reference.named_buffers())
+    for key, buffer in ours.named_buffers():
+        assert_same(buffer, buffers[key], key)
+
+
+def test_v1():
+    """The paper's bottleneck strides in its first 1x1, torchvision's in its 3x3."""
+    paper = resnet.resnet50(block=resnet.BottleneckV1)
+    library = resnet.resnet50()
+    for model, strides in [(paper, (2, 1, 1)), (library, (1, 2, 1))]:
+        for stage in (model.layer2, model.layer3, model.layer4):
+            first, *others = stage
+            assert strides == tuple(
+                conv.stride[0] for conv in (first.conv1, first.conv2, first.conv3))
+            assert {conv.stride for block in others for conv in block.modules()
+                    if isinstance(conv, nn.Conv2d)} == {(1, 1)}
+    shapes = {key: value.shape for key, value in library.state_dict().items()}
+    assert shapes == {key: value.shape for key, value in paper.state_dict().items()}
+    image = (1, 3, 224, 224)
+    assert measure.multiply_adds(paper, image) < measure.multiply_adds(library, image)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101",
+                                  "resnet152"])
+def test_multiply_adds(name):
+    """As many, in G, as torchvision publishes for a picture of 224x224."""
+    published = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].meta
+    model = getattr(resnet, name)()
+    billions = measure.multiply_adds(model, (1, 3, 224, 224)) / 1e9
+    assert round(billions, 3) == published["_ops"]
+    assert measure.parameters(model) == published["num_params"]
+
+
+@pytest.mark.parametrize("depth, millions", [
+    pytest.param(depth, millions, id=str(depth)) for depth, millions in [
+        (20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)]])
+def test_cifar_parameters(depth, millions):
+    """As many as in the paper's table 6, with as many layers as the name says."""
+    model = resnet.CifarResNet(depth)
+    digits = len(str(millions).partition(".")[2])
+    assert round(measure.parameters(model) / 1e6, digits) == millions
+    layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    assert len(layers) == depth
+    plain = resnet.CifarResNet(depth, plain=True)
+    assert measure.parameters(plain) == measure.parameters(model)
+
+
+def test_zero_padding():
+    """Shortcut A: every second pixel, and zeros in the new channels."""
+    x = torch.randn(2, 3, 8, 8)
+    y = resnet.ZeroPadding(3, 5, stride=2)(x)
+    assert y.shape == (2, 5, 4, 4)
+    assert torch.equal(y[:, :3], x[:, :, ::2, ::2])
+    assert not y[:, 3:].any()
+
+
+def test_lenet_parameters():
+    """Layer by layer as section II.B states; 60,000 in all."""
+    model = lenet.LeNet5Original()
+    free = {name: measure.parameters(layer) for name, layer in model.named_children()}
+    free["c3"] -= 25 * int((~model.c3.mask).sum())
+    assert free == {"c1": 156, "s2": 12, "c3": 1516, "s4": 32, "c5": 48120,
+                    "f6": 10164, "output": 0}
+    assert sum(free.values()) == 60_000
+    assert measure.parameters(lenet.LeNet5()) == 61_706
+
+
+def test_lenet_c3():
+    """A map of C3 changes with those maps of S2 that table I connects to it."""
+    layer = lenet.SparseConv2d()
+    x = torch.randn(1, 6, 14, 14)
+    for i in range(6):
+        without = x.clone()
+        without[:, i] = 0
+        changed = (layer(x) != layer(without)).any(3).any(2)[0]
+        connected = [str(i) in inputs for inputs in lenet.C3_INPUTS]
+        assert changed.tolist() == connected
+    layer(x).square().sum().backward()
+    assert torch.equal(layer.weight.grad.abs().sum((2, 3)) > 0, layer.mask[:, :, 0, 0])
+
+
+def test_lenet_c3_table():
+    """Table I: 6 triples and 6 quadruples of neighbours, 3 others, 1 of all."""
+    sizes = [len(set(inputs)) for inputs in lenet.C3_INPUTS]
+    assert sizes == 6 * [3] + 9 * [4] + [6]
+    neighbours = [{str((i + k) % 6) for k in range(n)}
+                  for n in (3, 4) for i in range(6)]
+    found = [set(inputs) for inputs in lenet.C3_INPUTS]
+    assert sorted(map(sorted, found[:12])) == sorted(map(sorted, neighbours))
+    assert len(set(map(frozenset, found))) == 16
+    seen = "".join(lenet.C3_INPUTS)
+    assert [seen.count(str(i)) for i in range(6)] == 6 * [10]
+
+
+def test_lenet_subsampling():
+    layer = lenet.Subsampling(3)
+    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.bias)
+    x = torch.randn(2, 3, 8, 8)
+    sums = x.unfold(2, 2, 2).unfold(3, 2, 2).sum((-2, -1))
+    torch.testing.assert_close(layer(x), layer.weight * sums + layer.bias)
+
+
+def test_lenet_output():
+    """Minus the squared distance to ten different bitmaps of pixels +1 and -1."""
+    layer = lenet.RadialBasis()
+    assert layer.bitmaps.shape == (10, 84)
+    assert set(layer.bitmaps.unique().tolist()) == {-1.0, 1.0}
+    assert len(layer.bitmaps.unique(dim=0)) == 10
+    x = torch.randn(5, 84)
+    torch.testing.assert_close(-layer(x), torch.cdist(x, layer.bitmaps).square())
+    assert layer(layer.bitmaps).argmax(1).tolist() == list(range(10))
+
+
+def test_lenet_loss():
+    """Eq. 9, written out."""
+    distances, labels = 5 * torch.rand(6, 10), torch.randint(10, (6,))
+    expected = torch.stack([
+        y[label] + torch.log(torch.exp(torch.tensor(-0.5)) + torch.exp(-y).sum())
+        for y, label in zip(distances, labels)]).mean()
+    torch.testing.assert_close(lenet.map_loss(-distances, labels, j=0.5), expected)
+
+
+def test_scaled_tanh():
+    """f(1) = 1 and f(-1) = -1, and its slope at 0 is 2/3 of 1.7159."""
+    x = torch.tensor([-1.0, 0.0, 1.0], requires_grad=True)
+    y = lenet.scaled_tanh(x)
+    torch.testing.assert_close(y, x, atol=1e-4, rtol=0)
+    y.sum().backward()
+    assert x.grad[1].item() == pytest.approx(1.7159 * 2 / 3)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A file with waves of colour."""
+    waves = numpy.indices((300, 400)).sum(0)[:, :, None] / [9, 14, 23]
+    pixels = (127.5 + 127.5 * numpy.sin(waves)).astype("uint8")
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+@pytest.fixture
+def classify(tmp_path, picture, monkeypatch):
+    """Run resnet.py on a picture, torch's cache in tmp_path and no network there."""
+    def no_network(*args, **options):
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.urlopen", no_network)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(results, "run", None)
+    handler = signal.getsignal(signal.SIGINT)
+
+    def run(image=picture):
+        """The message with which the script ends."""
+        script = str(ROOT / "code/resnet.py")
+        monkeypatch.setattr(sys, "argv", [script, "--weights", "imagenet",
+                                          "--image", str(image)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(script, run_name="__main__")
+        return end.value.code
+
+    yield run
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture
+def cached(tmp_path):
+    """Where torch keeps the published weights once they are downloaded."""
+    folder = tmp_path / "hub/checkpoints"
+    folder.mkdir(parents=True)
+    return folder / PUBLISHED.url.rpartition("/")[2]
+
+
+def test_published_weights(classify, cached, picture, capsys):
+    """With a file of weights in torch's cache: torchvision's own five classes."""
+    reference = torchvision.models.resnet50()
+    randomise_norms(reference)
+    torch.save(reference.state_dict(), cached)
+    with torch.no_grad():
+        batch = PUBLISHED.transforms()(Image.open(picture))[None]
+        top = reference.eval()(batch)[0].topk(5).indices.tolist()
+    assert not classify()
+    found = [line.split("%", 1)[1].strip()
+             for line in capsys.readouterr().out.splitlines() if "%" in line]
+    assert found == [PUBLISHED.meta["categories"][i] for i in top]
+
+
+def test_weights_without_network(classify, cached):
+    message = classify()
+    assert cached.name in message and str(cached.parent) in message
+    assert "network" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"<html>"])
+def test_corrupt_weights(classify, cached, content):
+    cached.write_bytes(content)
+    message = classify()
+    assert f"{cached} is corrupt" in message and "\n" not in message
+
+
+def test_no_picture(classify, tmp_path):
+    text = tmp_path / "text.png"
+    text.write_text("not a picture")
+    message = classify(text)
+    assert f"{text} is not a picture" in message and "\n" not in message
