@@ -1,5 +1,6 @@
 """LeNet and ResNet held against torchvision and against what their papers state."""
 
+import importlib
 import runpy
 import signal
 import sys
@@ -42,25 +43,47 @@ def assert_same(ours, reference, what):
     assert (ours - reference).abs().max() <= 1e-5 * scale, what
 
 
-@pytest.mark.parametrize("name, size", [
-    pytest.param(name, size, id=name) for name, size in [
-        ("resnet18", 64), ("resnet34", 64), ("resnet50", 64), ("resnet101", 64),
-        ("resnet152", 48)]])
-def test_identical(name, size):
+# Module, its variants with torchvision's names, the side of the pictures compared.
+IDENTICAL = [(module, name, size) for module, names, size in [
+    ("alexnet", ["alexnet"], 96),
+    ("vgg", [f"vgg{depth}{norm}" for depth in (11, 13, 16, 19)
+             for norm in ("", "_bn")], 32),
+    ("googlenet", ["googlenet"], 96),
+    ("inception", ["inception_v3"], 299),
+    ("resnet", ["resnet18", "resnet34", "resnet50", "resnet101"], 64),
+    ("resnet", ["resnet152"], 48),
+    ("convnext", ["convnext_tiny", "convnext_small", "convnext_base",
+                  "convnext_large"], 32),
+] for name in names]
+
+
+def variant(module, name):
+    """Ours and torchvision's model of that name; shapes only under a meta device."""
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    ours = getattr(importlib.import_module(module), name)()
+    return ours, torchvision.models.get_model(name, **options)
+
+
+@pytest.mark.parametrize("module, name, size", [
+    pytest.param(*case, id=case[1]) for case in IDENTICAL])
+def test_identical(module, name, size):
     """Same parameters by name, outputs, running statistics and gradients."""
-    reference = torchvision.models.get_model(name)
+    ours, reference = variant(module, name)
     randomise_norms(reference)
-    ours = getattr(resnet, name)()
     ours.load_state_dict(reference.state_dict(), strict=True)
-    x, upstream = torch.randn(3, 3, size, size), torch.randn(3, 1000)
+    x = torch.randn(2, 3, size, size)
 
     with torch.no_grad():
         assert_same(ours.eval()(x), reference.eval()(x), "in eval mode")
     outputs = {}
     for model in (ours, reference):
-        outputs[model] = model.train()(x)
-        outputs[model].backward(upstream)
-    assert_same(outputs[ours], outputs[reference], "in train mode")
+        torch.manual_seed(1)  # the same dropout
+        output = model.train()(x)
+        outputs[model] = output if isinstance(output, tuple) else (output,)
+        sum(part.mul(torch.randn(part.shape)).sum()
+            for part in outputs[model]).backward()
+    for part, expected in zip(outputs[ours], outputs[reference], strict=True):
+        assert_same(part, expected, "in train mode")
     gradients = {key: p.grad for key, p in reference.named_parameters()}
     for key, parameter in ours.named_parameters():
         assert_same(parameter.grad, gradients[key], f"gradient of {key}")
@@ -86,15 +109,19 @@ def test_v1():
     assert measure.multiply_adds(paper, image) < measure.multiply_adds(library, image)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101",
-                                  "resnet152"])
-def test_multiply_adds(name):
-    """As many, in G, as torchvision publishes for a picture of 224x224."""
+@pytest.mark.parametrize("module, name", [
+    pytest.param(module, name, id=name) for module, name, _ in IDENTICAL])
+def test_multiply_adds(module, name):
+    """As many, in G, as torchvision publishes, with as many parameters."""
     published = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].meta
-    model = getattr(resnet, name)()
-    billions = measure.multiply_adds(model, (1, 3, 224, 224)) / 1e9
+    side = 299 if name == "inception_v3" else 224
+    with torch.device("meta"):
+        ours, _ = variant(module, name)
+    billions = measure.multiply_adds(ours, (1, 3, side, side)) / 1e9
     assert round(billions, 3) == published["_ops"]
-    assert measure.parameters(model) == published["num_params"]
+    if name == "googlenet":  # published without its two auxiliary heads
+        ours.aux1 = ours.aux2 = None
+    assert measure.parameters(ours) == published["num_params"]
 
 
 @pytest.mark.parametrize("depth, millions", [

@@ -14,8 +14,9 @@ from lab.look import (BESIDE, FULL, HEAVY, PALETTE, SMALL, TEXT, THIN, TITLE, ar
 
 __all__ = [
     "BESIDE", "FULL", "HEAVY", "PALETTE", "SMALL", "TEXT", "THIN", "TITLE", "annotate",
-    "architecture", "bars", "color", "confusion", "crop", "curves", "feature_maps",
-    "filters", "images", "label_lines", "panels", "save", "sheet", "width",
+    "architecture", "band", "bars", "color", "confusion", "crop", "curves",
+    "feature_maps", "filters", "heated", "images", "label_lines", "panels",
+    "prediction", "save", "sheet", "width",
 ]
 
 
@@ -106,6 +107,16 @@ def _points(line):
         a + steps * (b - a) for a, b in zip(corners, corners[1:]))])
 
 
+def band(axis, x, runs, role, label, **style):
+    """The mean over runs (seeds, len(x)) as a line, lowest to highest as a band."""
+    import numpy as np
+
+    runs = np.atleast_2d(array(runs))
+    axis.fill_between(x, runs.min(0), runs.max(0), linewidth=0, color=color(role),
+                      alpha=0.14)
+    axis.plot(x, runs.mean(0), label=label, color=color(role), **style)
+
+
 def curves(comparison, ylabel, xlabel="epoch", note=None, size=FULL):
     """Training curves side by side, the control beside the idea.
 
@@ -125,14 +136,11 @@ def curves(comparison, ylabel, xlabel="epoch", note=None, size=FULL):
         if isinstance(roles, str):
             roles = [roles] * len(series)
         for k, (role, (label, runs)) in enumerate(zip(roles, series.items())):
-            values = np.atleast_2d(np.asarray(runs, float))
-            epochs = np.arange(1, values.shape[1] + 1)
-            axis.fill_between(epochs, values.min(0), values.max(0), linewidth=0,
-                              color=color(role), alpha=0.14)
-            axis.plot(epochs, values.mean(0), label=label, color=color(role),
-                      linewidth=THIN if k else HEAVY, alpha=0.65 if k else 1,
-                      marker="o" if len(epochs) == 1 else "", clip_on=False,
-                      zorder=3 if k else 4)
+            runs = np.atleast_2d(np.asarray(runs, float))
+            epochs = np.arange(1, runs.shape[1] + 1)
+            band(axis, epochs, runs, role, label, linewidth=THIN if k else HEAVY,
+                 alpha=0.65 if k else 1, marker="o" if len(epochs) == 1 else "",
+                 clip_on=False, zorder=3 if k else 4)
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     high = axes[0].get_ylim()[1]
     if 0 <= min(axis.dataLim.y0 for axis in axes) < high / 3:
@@ -394,6 +402,47 @@ def bars(values, unit="", roles=None, digits="{:,}", size=FULL):
         axis.text(left + length + 10, y, text, va="center_baseline", weight="bold",
                   color=color(role))
     crop(figure, len(values) * step)
+    return figure
+
+
+def heated(picture, heat):
+    """A picture (H, W) or (H, W, 3), 0..1, tinted vermilion where heat (H, W) is 1."""
+    import numpy as np
+    from matplotlib.colors import to_rgb
+
+    picture, heat = as_picture(picture), array(heat)[..., None]
+    if picture.ndim == 2:
+        picture = np.repeat(picture[..., None], 3, axis=2)
+    light = 0.25 + 0.6 * picture.mean(-1, keepdims=True)
+    hot = light + (1 - light) * 0.25
+    hot = hot * to_rgb(PALETTE["dark"]["control"])
+    return (1 - heat) * picture * 0.75 + heat * hot
+
+
+def prediction(picture, heat, found, size=FULL):
+    """A picture, the same with what its answer rests on tinted, and the best answers.
+
+    picture (H, W, 3) in 0..1, heat (H, W) in 0..1, found: [(class, probability)],
+    the most probable first.
+    """
+    picture = as_picture(picture)
+    figure, axis = sheet(size)
+    side, gap = 330, 22
+    for k, (shown, title) in enumerate([(picture, "the picture"), (
+            heated(picture, heat), "Grad-CAM of the best answer")]):
+        x = 2 + k * (side + gap)
+        _show(axis, shown, x, 42, side, side)
+        axis.text(x, 22, title, va="center_baseline", size=18, weight="bold")
+    left = 2 * (side + gap) + 24
+    room = size[0] - left - 84
+    for k, (name, share) in enumerate(found):
+        y = 42 + k * side / len(found)
+        role = "idea" if k == 0 else "muted"
+        axis.text(left, y + 14, name, size=18, va="center_baseline")
+        axis.add_patch(_box(left, y + 28, max(room * share, 2), 22, color(role)))
+        axis.text(left + room * share + 10, y + 39, f"{share:.1%}", size=18,
+                  va="center_baseline", weight="bold", color=color(role))
+    crop(figure, side + 46)
     return figure
 
 

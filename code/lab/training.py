@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from lab import UserError, results
+from lab import UserError, data, results
 from lab.cli import STATIC
 
 
@@ -155,6 +155,51 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
         _load(modules, top["states"])
     _seed(seed_after)
     return history
+
+
+def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=None):
+    """network(in_channels) trained on args.data; returns it and fit's history.
+
+    The history has loss and training_error of each epoch, and the test set's
+    accuracy after it. loss(output, labels): output is what the model returns in
+    training; where that is a tuple its first entry are the logits. optimizer:
+    makes one from the parameters, SGD with momentum 0.9 and args.weight_decay if
+    None. The learning rate rises to args.lr and falls to nearly zero, step by step.
+    args.size: side of the pictures; args.augment: shift and mirror them at random.
+    """
+    torch.manual_seed(seed)
+    train, test = data.load(args, size=args.size)
+    model = place(network(train[0][0].shape[0]), args)
+    if optimizer:
+        optimizer = optimizer(model.parameters())
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=0.9,
+                                    weight_decay=args.weight_decay, nesterov=True)
+    batches = loader(train, args)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, args.lr, total_steps=args.epochs * len(batches), pct_start=0.2)
+
+    def step(batch):
+        images, labels = batch
+        if args.augment:
+            images = data.random_crop(images, padding=args.size // 8)
+            images = data.random_flip(images)
+        with precision(args):
+            output = model(images)
+            batch_loss = loss(output, labels)
+        optimizer.zero_grad()
+        batch_loss.backward()
+        optimizer.step()
+        schedule.step()
+        logits = output[0] if isinstance(output, tuple) else output
+        wrong = (logits.argmax(dim=1) != labels).float()
+        return {"loss": batch_loss, "training_error": wrong.mean()}
+
+    history = fit(
+        step, batches, args, seed=seed, name=name,
+        save={"model": model, "optimizer": optimizer, "schedule": schedule},
+        validate=lambda: {"accuracy": evaluate(model, test, args)["accuracy"]})
+    return model, history
 
 
 class Checkpoint:

@@ -2,28 +2,37 @@
 
 import torch
 
-from lab import UserError
+from lab import UserError, figures
 
 
-def classify(model, name, args, top=5):
-    """Print what `model`, with torchvision's weights for its own `name`, sees.
+def classify(model, name, args, explain, layer, top=5):
+    """Show what `model`, with torchvision's weights for its own `name`, sees.
 
-    args.image is the picture's file; prints the `top` classes of ImageNet with
-    their probabilities and returns them as (class, probability) pairs. Raises
-    UserError if the weights can't be fetched or read, or the picture can't.
+    args.image is the picture's file. Prints the `top` classes of ImageNet with
+    their probabilities, draws them beside the picture and beside what
+    explain(model, layer, image, target) says of the first (image (3, H, W), a map
+    (H, W) in 0..1), and returns them as (class, probability) pairs. layer: the name
+    of one of the model's modules. Raises UserError if the weights can't be fetched
+    or read, or the picture can't.
     """
     published = _published(name)
-    image = _picture(args.image)
+    picture = _picture(args.image)
     model.load_state_dict(_states(published), strict=True)
     model.to(args.device).eval()
-    batch = published.transforms()(image)[None].to(args.device)     # (1, 3, H, W)
+    prepare = published.transforms()
+    image = prepare(picture).to(args.device)                         # (3, H, W)
     with torch.no_grad():
-        probabilities = model(batch)[0].softmax(dim=0)
-    found = [(published.meta["categories"][int(i)], float(p))
-             for p, i in zip(*probabilities.topk(top))]
+        probabilities = model(image[None])[0].softmax(dim=0)
+    best = probabilities.topk(top)
+    found = [(published.meta["categories"][int(i)], float(p)) for p, i in zip(*best)]
     print(f"{args.image}, by {name} with the weights {published}:")
     for category, probability in found:
         print(f"  {probability:6.1%}  {category}")
+    seen = image.cpu() * torch.tensor(prepare.std)[:, None, None]
+    seen = seen + torch.tensor(prepare.mean)[:, None, None]
+    heat = explain(model, layer, image, int(best.indices[0]))
+    figures.save(figures.prediction(seen.clamp(0, 1), heat, found),
+                 f"{name}-{args.image.stem}")
     return found
 
 
