@@ -17,6 +17,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from lab import cli, data, figures, measure, results, training
 
@@ -41,3 +42,123 @@ def grad_cam(model, layer, image, target=None):
     heat = F.interpolate(heat.detach(), image.shape[1:],
                          mode="bilinear")[0, 0]  # (H, W)
     return heat / heat.max().clamp(min=1e-12)
+
+
+# %% [markdown]
+# ## A network to ask
+
+# %%
+class SmallNetwork(nn.Module):
+    """Four 3x3 convolutions, the first two pooled: (B, C, H, W) -> logits (B, K)."""
+
+    def __init__(self, in_channels, num_classes=10, widths=(16, 32, 64, 64)):
+        super().__init__()
+        layers = []
+        for i, channels in enumerate(widths):
+            layers += [nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
+                       nn.BatchNorm2d(channels), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)] if i < 2 else []
+            in_channels = channels
+        self.features = nn.Sequential(*layers)
+        self.fc = nn.Linear(in_channels, num_classes)
+
+    def forward(self, x):
+        x = self.features(x)                     # (B, 64, H/4, W/4)
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+# %%
+@cache
+def trained(args, seed):
+    """The network, trained on args.data, and its history."""
+    return training.train_classifier(SmallNetwork, args, seed,
+                                     f"grad-cam-{args.data}-{seed}")
+
+
+# %%
+@cache
+def heats(args, seed, learned):
+    """Grad-CAM (N, H, W) of args.shown pictures, by the trained or a new network."""
+    test = data.load(args, size=args.size)[1].first(args.shown)
+    model, _ = trained(args, seed)
+    if not learned:
+        torch.manual_seed(seed)
+        model = SmallNetwork(test[0][0].shape[0]).to(args.device)
+    return torch.stack([grad_cam(model, "features", image.to(args.device)).cpu()
+                        for image in test.tensors[0]])
+
+
+# %%
+def cover(images, heat, share):
+    """Paint the hottest `share` of each picture's pixels with its darkest value.
+
+    images (B, C, H, W), heat (B, H, W); pixels of equal heat in random order.
+    """
+    order = heat.flatten(1) + 1e-6 * torch.rand(heat.flatten(1).shape)
+    hottest = order.topk(round(share * order.shape[1])).indices
+    hidden = torch.zeros_like(order).scatter(1, hottest, 1.0).bool()
+    darkest = images.amin(dim=(2, 3), keepdim=True)
+    return torch.where(hidden.view(heat.shape)[:, None], darkest, images)
+
+
+# %%
+def facts():
+    """What the slides state of the network that is asked."""
+    return {"parameters": measure.parameters(SmallNetwork(1))}
+
+
+# %% [markdown]
+# ## Demo
+
+# %% Arguments
+if __name__ == "__main__":
+    common = {"batch_size": 64, "lr": 0.1, "weight_decay": 5e-4, "size": 32,
+              "shown": 400}
+    args = cli.arguments(
+        cluttered={"epochs": 5, "augment": False, "runs": 3, **common},
+        fashion_mnist={"epochs": 5, "augment": True, "runs": 1, **common},
+        cifar10={"epochs": 20, "augment": True, "runs": 1, **common})
+
+# %% Where the network looked
+if __name__ == "__main__":
+    _, test = data.load(args, size=args.size)
+    hot = {name: heats(args, args.seed, learned)
+           for name, learned in [("trained", True), ("untrained", False)]}
+    shown = range(8)
+    figures.save(figures.images(
+        {"picture": [test.picture(i) for i in shown]}
+        | {name: [figures.heated(test.picture(i), heat[i]) for i in shown]
+           for name, heat in hot.items()}), "grad-cam-digits")
+
+# %% Cover what it looked at
+if __name__ == "__main__":
+    _, test = data.load(args, size=args.size)
+    images, labels = test.first(args.shown).tensors
+    shares = [0, 0.05, 0.1, 0.15, 0.2, 0.3]
+    figure, (axis,) = figures.panels(
+        xlabel="pixels covered (%)", ylabel="test accuracy (%)")
+    for label, role, learned in [("where it looked", "idea", True),
+                                 ("where an untrained\nnetwork looked", "control", False),
+                                 ("anywhere", "muted", None)]:
+        runs = []
+        for seed in range(args.seed, args.seed + args.runs):
+            model, _ = trained(args, seed)
+            torch.manual_seed(seed)
+            heat = (torch.zeros(len(images), *images.shape[2:]) if learned is None
+                    else heats(args, seed, learned))
+            covered = [TensorDataset(cover(images, heat, share), labels)
+                       for share in shares]
+            runs.append([100 * training.evaluate(model, part, args)["accuracy"]
+                         for part in covered])
+        figures.band(axis, [100 * share for share in shares], runs, role, label)
+        key = {True: "looked", False: "untrained", None: "anywhere"}[learned]
+        mean = torch.tensor(runs).mean(0) / 100
+        results.record("accuracy", mean[0])
+        results.record(f"{key}_covered10_accuracy", mean[2])
+    axis.set_ylim(0, 100)
+    figures.label_lines(axis)
+    figures.save(figure, "grad-cam-cover")
+
+# %% What this run measured
+if __name__ == "__main__":
+    results.save(facts())

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from grad_cam import grad_cam
 from lab import cli, data, figures, measure, results, training, weights
 
 
@@ -311,10 +312,12 @@ def facts():
         values[f"{name}_depth"] = len(convolutions) + 1
         fields = measure.receptive_fields(main_path(model))
         values[f"{name}_receptive_field"] = fields[-1]
-    v1 = resnet50(block=BottleneckV1)
+    with torch.device("meta"):
+        v1 = resnet50(block=BottleneckV1)
     values["resnet50_v1_multiply_adds"] = measure.multiply_adds(v1, (1, 3, 224, 224))
     for depth in [20, 32, 44, 56, 110]:
-        model = CifarResNet(depth)
+        with torch.device("meta"):
+            model = CifarResNet(depth)
         values[f"cifar{depth}_parameters"] = measure.parameters(model)
     for block in [PlainBlock(64, 64), BasicBlock(64, 64), Bottleneck(256, 64)]:
         values[f"{type(block).__name__}_parameters"] = measure.parameters(block)
@@ -334,9 +337,12 @@ if __name__ == "__main__":
         # paper: 64k steps, about 164 epochs; a tenth of the rate at 32k and 48k
         cifar10={"epochs": 20, "batch_size": 128, "lr": 0.1, "milestones": [0.5, 0.75],
                  "weight_decay": 1e-4, "augment": True, "size": 32, "width": 16,
-                 "depths": [20], "runs": 1})
+                 "depths": [20], "runs": 1},
+        fashion_mnist={"epochs": 3, "batch_size": 128, "lr": 0.1, "milestones": [0.7],
+                       "weight_decay": 1e-4, "augment": True, "size": 28, "width": 8,
+                       "depths": [20], "runs": 1})
     if args.weights:
-        weights.classify(resnet50(), "resnet50", args)
+        weights.classify(resnet50(), "resnet50", args, grad_cam, layer="layer4")
         raise SystemExit
 
 # %% Architecture
@@ -372,13 +378,10 @@ if __name__ == "__main__":
         xlabel="convolution, from the input on", ylabel="norm of its gradient")
     axis.set_yscale("log")
     for role, plain in [("control", True), ("idea", False)]:
-        norms = torch.tensor([gradient_norms(args.depths[0], plain, args, seed)
-                              for seed in range(args.seed, args.seed + 3)])
-        layers = range(1, norms.shape[1] + 1)
-        axis.plot(layers, norms.mean(0), color=figures.color(role),
-                  label="plain" if plain else "with shortcuts")
-        axis.fill_between(layers, norms.amin(0), norms.amax(0), linewidth=0,
-                          color=figures.color(role), alpha=0.14)
+        norms = [gradient_norms(args.depths[0], plain, args, seed)
+                 for seed in range(args.seed, args.seed + 3)]
+        figures.band(axis, range(1, len(norms[0]) + 1), norms, role,
+                     "plain" if plain else "with shortcuts")
     figures.label_lines(axis)
     figures.save(figure, "resnet-gradients")
 

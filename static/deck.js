@@ -12,6 +12,7 @@ window.Reveal = Reveal;
 startTheme();
 labelSlides();
 
+Reveal.addEventListener("pdf-ready", labelNotes);
 Reveal.addEventListener("ready", focusLines);
 Reveal.addEventListener("slidechanged", focusLines);
 Reveal.addEventListener("fragmentshown", focusLines);
@@ -41,7 +42,9 @@ Reveal.initialize({
 });
 Reveal.addKeyBinding({ keyCode: 84, key: "T", description: "Light or dark" }, toggleTheme);
 
-if (document.querySelector(".mermaid")) import("./diagrams.js");
+// For print, Reveal takes the slides out of the document for a moment.
+const diagrams = [...document.querySelectorAll(".mermaid")];
+if (diagrams.length) import("./diagrams.js").then(({ drawDiagrams }) => drawDiagrams(diagrams));
 if ("watch" in document.body.dataset) import("./reload.js");
 
 /* Reveal's style for printing on paper drops the layout of slides; with this class it leaves them alone. */
@@ -60,6 +63,15 @@ function labelSlides() {
     slide.setAttribute("role", "group");
     slide.setAttribute("aria-roledescription", "slide");
     slide.setAttribute("aria-label", `${index + 1} of ${slides.length}`);
+  }
+}
+
+/** Says on each page of notes which slide it belongs to. */
+function labelNotes() {
+  for (const notes of document.querySelectorAll(".speaker-notes-pdf")) {
+    const slide = notes.previousElementSibling?.querySelector("section");
+    const title = slide?.querySelector("h1, h2")?.textContent;
+    notes.setAttribute("data-slide", `${slide?.querySelector(".number")?.textContent} · ${title}`);
   }
 }
 

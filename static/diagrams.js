@@ -1,14 +1,17 @@
 /** Draws the Mermaid diagrams of a deck in the palette of the theme, and again when the theme changes. */
 
-const places = [...document.querySelectorAll(".mermaid")];
-const diagrams = places.map((place) => ({ place, source: place.textContent ?? "" }));
 let latest = 0;
 
-await Promise.all([load("lib/mermaid/mermaid.min.js"), document.fonts.load('20px "Inter"')]);
-await draw();
-new MutationObserver(draw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+/** @param {Element[]} places that hold the text of a diagram; they need not be in the document yet */
+export async function drawDiagrams(places) {
+  const diagrams = places.map((place) => ({ place, source: place.textContent ?? "" }));
+  await Promise.all([load("lib/mermaid/mermaid.min.js"), document.fonts.load('20px "Inter"')]);
+  await draw(diagrams);
+  new MutationObserver(() => draw(diagrams)).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+}
 
-async function draw() {
+/** @param {{place: Element, source: string}[]} diagrams */
+async function draw(diagrams) {
   const drawing = ++latest;
   window.mermaid.initialize({
     startOnLoad: false,

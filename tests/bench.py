@@ -37,8 +37,14 @@ sys.path.insert(0, str(ROOT / "code"))
 
 # Module, model, torchvision's name for it, its input.
 COUNTERPARTS = [
+    ("alexnet", "alexnet", "alexnet", (4, 3, 224, 224)),
+    ("vgg", "vgg16", "vgg16", (1, 3, 224, 224)),
+    ("vgg", "vgg16_bn", "vgg16_bn", (1, 3, 224, 224)),
+    ("googlenet", "googlenet", "googlenet", (2, 3, 224, 224)),
+    ("inception", "inception_v3", "inception_v3", (2, 3, 299, 299)),
     ("resnet", "resnet18", "resnet18", (4, 3, 224, 224)),
-    ("resnet", "resnet50", "resnet50", (4, 3, 224, 224)),
+    ("resnet", "resnet50", "resnet50", (2, 3, 224, 224)),
+    ("convnext", "convnext_tiny", "convnext_tiny", (2, 3, 224, 224)),
 ]
 
 # The table -------------------------------------------------------------------
@@ -126,7 +132,9 @@ def forward(model, inputs):
 
 def forward_and_backward(model, inputs):
     model.zero_grad()
-    model(inputs).sum().backward()
+    output = model(inputs)
+    parts = output if isinstance(output, tuple) else (output,)  # auxiliary heads
+    sum(part.sum() for part in parts).backward()
 
 
 def imports():

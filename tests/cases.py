@@ -12,9 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import alexnet
+import googlenet
+import grad_cam
+import inception
 import layers
 import lenet
 import resnet
+import vgg
 
 
 def images(channels, size, classes=10, samples=4):
@@ -44,7 +49,50 @@ def imagenet(block):
                 partial(images, channels=3, size=64))
 
 
+def inceptions(network):
+    table = {name: [n // 8 for n in widths]
+             for name, widths in googlenet.TABLE1.items()}
+    return Case(partial(network, num_classes=10, table=table),
+                partial(images, channels=3, size=64), googlenet.googlenet_loss)
+
+
 CASES = {
+    "alexnet.AlexNet": Case(
+        partial(alexnet.AlexNet, num_classes=10, hidden_size=64),
+        partial(images, channels=3, size=64)),
+    "alexnet.AlexNetOriginal": Case(
+        partial(alexnet.AlexNetOriginal, num_classes=10, hidden_size=64,
+                channels=(8, 16, 16, 16, 16)),
+        partial(images, channels=3, size=227)),
+    "alexnet.SmallAlexNet": Case(alexnet.SmallAlexNet,
+                                 partial(images, channels=3, size=32)),
+    "alexnet.SmallAlexNet tanh": Case(
+        partial(alexnet.SmallAlexNet, activation=nn.Tanh, dropout=0.5),
+        partial(images, channels=3, size=32)),
+    "googlenet.GoogLeNet": inceptions(googlenet.GoogLeNet),
+    "googlenet.GoogLeNetPaper": inceptions(googlenet.GoogLeNetPaper),
+    "googlenet.SmallGoogLeNet": Case(
+        partial(googlenet.SmallGoogLeNet, 1, width=1 / 8, stride=2),
+        partial(images, channels=1, size=32)),
+    "googlenet.SmallGoogLeNet heads": Case(
+        partial(googlenet.SmallGoogLeNet, 1, width=1 / 8, stride=2, aux_logits=True),
+        partial(images, channels=1, size=32), googlenet.googlenet_loss),
+    "googlenet.SmallGoogLeNet naive": Case(
+        partial(googlenet.SmallGoogLeNet, 1, width=1 / 8, stride=2,
+                block=googlenet.NaiveInception), partial(images, channels=1, size=32)),
+    "grad_cam.SmallNetwork": Case(partial(grad_cam.SmallNetwork, 1, widths=(4, 8, 8)),
+                                  partial(images, channels=1, size=8)),
+    "inception.Inception3": Case(
+        partial(inception.Inception3, num_classes=10, aux_logits=False),
+        partial(images, channels=3, size=75)),
+    "inception.InceptionAux": Case(partial(inception.InceptionAux, 8, num_classes=10),
+                                   partial(images, channels=8, size=17)),
+    "inception.SmallInception": Case(partial(inception.small_inception, 1, width=4),
+                                     partial(images, channels=1, size=16)),
+    "inception.SmallInception 5x5": Case(
+        partial(inception.small_inception, 1, width=4, large=inception.conv5x5,
+                reduction=inception.pool_first),
+        partial(images, channels=1, size=16)),
     "layers.convolutions": Case(partial(layers.convolutions, depth=3, width=8),
                                 partial(images, channels=1, size=8)),
     "layers.perceptron": Case(partial(layers.perceptron, dropout=0.5),
@@ -60,4 +108,9 @@ CASES = {
     "resnet.ResNet BasicBlock": imagenet(resnet.BasicBlock),
     "resnet.ResNet Bottleneck": imagenet(resnet.Bottleneck),
     "resnet.ResNet BottleneckV1": imagenet(resnet.BottleneckV1),
+    "vgg.VGG": Case(
+        lambda: vgg.VGG(vgg.make_layers([8, "M", (16, 1), "LRN"]), 10, hidden_size=64),
+        partial(images, channels=3, size=16)),
+    "vgg.SmallVGG": Case(partial(vgg.small_vgg, in_channels=1, width=8),
+                         partial(images, channels=1, size=16)),
 }

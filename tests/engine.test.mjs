@@ -7,9 +7,11 @@ import path from "node:path";
 import { after, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { deflateSync } from "node:zlib";
+import { findBrowser } from "../slides/engine/browser.mjs";
 import { readModule, slug } from "../slides/engine/module.mjs";
 import preprocess from "../slides/engine/preprocess.mjs";
 import { renderDeck } from "../slides/engine/render.mjs";
+import { cellThatSaves, freshNotebook, moduleFiles, sourcePage } from "../slides/engine/source.mjs";
 
 const repository = fileURLToPath(new URL("..", import.meta.url));
 const root = mkdtempSync(path.join(tmpdir(), "engine-"));
@@ -709,5 +711,84 @@ describe("reveal-md and the command line", () => {
     assert.equal(missing.status, 2);
     assert.match(missing.stderr, /^There is no deck nowhere.md.\n$/);
     rmSync(deck);
+  });
+});
+
+describe("the source of a module", () => {
+  /** @param {object} lab what the notebook says of how it was made */
+  const writeNotebook = (lab) => write("out/notebooks/net.ipynb", JSON.stringify({ metadata: { lab }, cells: [] }));
+  const caption = (/** @type {string} */ html) => /<figcaption>(.*?)<\/figcaption>/.exec(html)?.[1] ?? "";
+
+  test("every line stands there as it is, and every definition and demo cell has an address", () => {
+    const html = sourcePage(root, "net", "/");
+    const text = textOf(/<code>(.*)<\/code>/s.exec(html)?.[1].replaceAll('<span class="line"', '\n<span class="line"') ?? "");
+    assert.equal(text.slice(1), readModule(net).source.trimEnd());
+    const ids = [...html.matchAll(/ id="([^"]*)"/g)].map(([, id]) => id);
+    assert.deepEqual(ids, [
+      "Net", "Net.__init__", "Net.size", "forward", "plain", "morphed", "tall", "wide", "plain-against-residual",
+    ]);
+    const first = readModule(net).definitions.get("Net.size")?.firstLine;
+    assert.ok(html.includes(`<span id="Net.size"><span class="line" data-line="${first}">`));
+    assert.equal(html.split("<span").length, html.split("</span>").length);
+    assert.doesNotMatch(html, /<script>alert|ipynb/);
+    assert.match(html, /<a href="net.py" download="">Download net.py<\/a>/);
+    const modules = moduleFiles(root).map(({ file }) => file);
+    assert.ok(modules.includes("code/net.py") && !modules.some((file) => /lab|training/.test(file)), `${modules}`);
+  });
+
+  test("code leads to its lines where there are such pages, and only there", () => {
+    const html = caption(good("[x](../code/net.py#Net.size)", { sources: true }));
+    assert.match(html, /^<span class="source"><a class="open" href="source\/net.html#Net.size" [^>]*aria-label="(code\/net.py:\d+–\d+), open at this line">\1<\/a><\/span>$/);
+    assert.doesNotMatch(good("[x](../code/net.py#Net.size)"), /<a/);
+  });
+
+  test("a figure leads to the cell that saves it", () => {
+    const file = write("code/saves.py", `if 1:\n    figures.save(f, "other")\n
+# %% Draw it\nif __name__ == "__main__":\n    figures.save(f, "saves-it", format="png")\n`);
+    assert.equal(cellThatSaves(readModule(file), "static/img/saves-it.png"), "draw-it");
+    assert.equal(cellThatSaves(readModule(file), "static/img/saves.png"), undefined);
+    rmSync(file);
+  });
+
+  test("a notebook is offered only if this code has made it, with default arguments", () => {
+    const made = { hash: readModule(net).hash, arguments: "" };
+    const offered = () => [
+      freshNotebook(root, "net") !== null, sourcePage(root, "net", "/").includes("notebooks/net.ipynb"),
+      good("[x](../code/net.py#Net)", { sources: true }).includes('href="notebooks/net.ipynb" download'),
+    ];
+    const none = [false, false, false];
+    assert.deepEqual(offered(), none);
+    const file = writeNotebook(made);
+    assert.deepEqual(offered(), [true, true, true]);
+    assert.doesNotMatch(good("[x](../code/net.py#Net)"), /ipynb/);
+    for (const lab of [{ ...made, hash: "older" }, { ...made, arguments: "--quick" }, undefined]) {
+      writeNotebook(/** @type {object} */ (lab));
+      assert.deepEqual(offered(), none, JSON.stringify(lab));
+    }
+    writeFileSync(file, "{");
+    assert.deepEqual(offered(), none);
+    rmSync(file);
+  });
+});
+
+describe("the browser that prints", () => {
+  const find = (/** @type {string} */ platform, /** @type {NodeJS.ProcessEnv} */ env, /** @type {string} */ there) =>
+    findBrowser({ platform, env, exists: (file) => file === there });
+
+  test("is found where each system has it, or where a variable says", () => {
+    const chrome = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome";
+    const edge = "C:\\Program Files (x86)\\Microsoft\\Edge\\Application\\msedge.exe";
+    assert.equal(find("linux", { PATH: "/bin:/usr/bin" }, "/usr/bin/chromium"), "/usr/bin/chromium");
+    assert.equal(find("darwin", { PATH: "/bin", HOME: "/Users/a" }, chrome), chrome);
+    assert.equal(find("darwin", { HOME: "/Users/a" }, `/Users/a${chrome}`), `/Users/a${chrome}`);
+    assert.equal(find("win32", { "PROGRAMFILES(X86)": "C:\\Program Files (x86)" }, edge), edge);
+    assert.equal(find("win32", { Path: "C:\\a;D:\\b" }, "D:\\b\\chrome.exe"), "D:\\b\\chrome.exe");
+    assert.equal(find("linux", { CHROME_PATH: "/my/chrome" }, "/my/chrome"), "/my/chrome");
+    assert.equal(find("linux", { PUPPETEER_EXECUTABLE_PATH: "/my/chrome" }, "/my/chrome"), "/my/chrome");
+  });
+
+  test("one that is not there is one line that says what to do", () => {
+    assert.throws(() => find("linux", { PATH: "/usr/bin" }, ""), /^Error: [^\n]*none was found: no Chrome, Chromium or Edge[^\n]*CHROME_PATH=FILE\.$/);
+    assert.throws(() => find("linux", { PATH: "/usr/bin", CHROME_PATH: "/x" }, "/usr/bin/chromium"), /no browser \/x: CHROME_PATH/);
   });
 });

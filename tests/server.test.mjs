@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { readModule } from "../slides/engine/module.mjs";
 import { serve } from "../slides/engine/serve.mjs";
 import { changes } from "../slides/engine/watch.mjs";
 
@@ -23,6 +24,8 @@ before(async () => {
     "../secret.txt": secret,
     "package.json": secret,
     "code/resnet.py": `# ${secret}`,
+    "code/.hidden.py": secret,
+    "code/lab/a.py": secret,
     "slides/cnn.md": "---\ntitle: Convolutions\nfamily: CNN\ndate: 2026\n---\n# A\n\n<!--s-->\n\n## B\n",
     "slides/broken.md": "---\ntitle: [\n---\n# A\n",
     "slides/.draft.md": secret,
@@ -39,6 +42,7 @@ before(async () => {
   }
   await symlink(path.join(root, "secret.txt"), path.join(root, "static/escape.txt"));
   await symlink(root, path.join(root, "static/up"));
+  await symlink(path.join(root, "secret.txt"), path.join(root, "code/escape.py"));
   await symlink(path.join(root, "secret.txt"), path.join(root, "slides/escape.md"));
   server = await serve({ root, renderDeck, port: 0 });
 });
@@ -83,6 +87,22 @@ test("serves the index, the decks and static/", async () => {
   assert.equal((await ask("/static/theme.css", { method: "HEAD" })).status, 200);
 });
 
+test("serves the source of modules, and notebooks that these have made", async () => {
+  const page = await ask("/source/resnet.html");
+  assert.equal(page.status, 200);
+  assert.match(page.body, new RegExp(`# ${secret}[^]*</pre>`));
+  assert.match(page.body, /href="\/static\/theme.css"|href="\.\.\/static\/theme.css"/);
+  assert.equal((await ask("/source/resnet.py")).body, `# ${secret}`);
+  assert.equal((await ask("/notebooks/resnet.ipynb")).status, 404);
+  const { hash } = readModule(path.join(root, "code/resnet.py"));
+  for (const [made, status] of /** @type {const} */ ([[hash, 200], ["older", 404]])) {
+    const file = path.join(root, "out/notebooks/resnet.ipynb");
+    await mkdir(path.dirname(file), { recursive: true });
+    await writeFile(file, JSON.stringify({ metadata: { lab: { hash: made, arguments: "" } } }));
+    assert.equal((await ask("/notebooks/resnet.ipynb")).status, status);
+  }
+});
+
 test("answers on both loopback addresses", async (context) => {
   const answer = await ask("/", { host: "::1", headers: { Host: "[::1]" } }).catch(() => null);
   if (!answer) return context.skip("this machine has no IPv6");
@@ -93,6 +113,8 @@ for (const target of [
   "/nothing", "/nothing.md", "/cnn", "/cnn.md/", "/slides/cnn.md", "/slides", "/static", "/static/", "/static/img",
   "/static/nothing.svg", "/static/.hidden", "/static/img/.hidden/a.svg", "/static/escape.txt", "/static/up/secret.txt",
   "/escape.md", "/.draft.md", "/notes.txt", "/package.json", "/secret.txt", "/code/resnet.py", "/engine/serve.mjs",
+  "/source", "/source/", "/source/nothing.html", "/source/resnet", "/source/resnet.ipynb", "/source/resnet.py/", "/source/lab/a.py",
+  "/source/..%2fsecret.html", "/source/../package.json", "/source/escape.py", "/source/.hidden.py", "/notebooks/resnet.py", "/notebooks/resnet.html",
   "/static/../secret.txt", "/static/%2e%2e/secret.txt", "/static/..%2fsecret.txt", "/static/..%2f..%2fsecret.txt",
   "/../slides/engine/serve.mjs", "//static/theme.css", "/static/theme.css/x", "/STATIC/theme.css", "/events/x",
 ]) test(`404: ${target}`, async () => {

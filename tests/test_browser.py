@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -457,6 +458,7 @@ def test_paper_is_light_and_shows_all(open_deck):
     assert page.locator(".pdf-page").count() == 7
     assert page.locator(".line:is(.focus, .dim)").count() == 0
     assert page.locator(".fragment:not(.visible)").count() == 0
+    expect(page.get_by_text("Say this.")).to_be_hidden()
     assert pages(page) == 7
 
     plain = open_deck("sample.md?theme=dark#/steps-through-code/0")
@@ -474,6 +476,54 @@ def pages(page):
     return len(re.findall(rb"/Type\s*/Page\b", pdf))
 
 
+def test_paper_has_diagrams_however_late_they_are_drawn(open_deck):
+    """For print, Reveal takes the slides out of the page until the next frame."""
+    page = open_deck("", reduced_motion="reduce")
+    page.add_init_script("""window.requestAnimationFrame = (frame) =>
+        setTimeout(frame, document.querySelector(".slides section") ? 0 : 3000)""")
+    page.route("**/diagrams.js", lambda route: (time.sleep(1), route.continue_()))
+    page.goto(page.url + "diagram.md?print-pdf")
+    expect(page.locator(".pdf-page .mermaid svg")).to_have_count(1)
+
+
+def test_paper_has_notes_if_asked(open_deck):
+    """Each on a page of its own that says whose they are; a long one on more."""
+    notes = open_deck("sample.md?print-pdf&showNotes=separate-page")
+    notes.wait_for_selector(".pdf-page")
+    page = notes.locator(".speaker-notes-pdf")
+    expect(page).to_have_count(1)
+    expect(page).to_have_attribute("data-slide", "2 / 7 · Steps through code")
+    expect(page).to_have_text("Say this.")
+    assert pages(notes) == 8
+    page.evaluate("(notes) => notes.innerHTML += '<p>More.</p>'.repeat(40)")
+    assert pages(notes) == 11
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_code_opens_in_the_source(open_deck, theme):
+    page = open_deck(f"sample.md?theme={theme}#/steps-through-code")
+    link = page.get_by_role("link", name=re.compile("open at this line"))
+    with page.expect_popup() as popup:
+        link.focus()
+        page.keyboard.press("Enter")
+    source = popup.value
+    source.wait_for_load_state()
+    assert source.url.endswith("/source/sample.html#plain")
+    marked = source.locator(":target .line")
+    expect(marked).to_have_count(4)
+    expect(marked.first).to_be_in_viewport()
+    expect(marked.first).to_have_text("def plain(x):")
+    assert source.evaluate("document.documentElement.dataset.theme") == theme
+    source.evaluate(AXE)
+    assert source.evaluate(ACCESSIBILITY_FAULTS, "html") == []
+    with source.expect_download() as download:
+        source.get_by_role("link", name="Download sample.py").click()
+    assert download.value.path().read_text() == MODULE
+    figure = open_deck(f"sample.md?theme={theme}#/figure")
+    href = figure.locator(".present .command a").get_attribute("href")
+    assert href == "source/sample.html"
+
+
 def test_nothing_moves_where_motion_is_reduced(open_deck):
     page = open_deck("sample.md#/steps-through-code", reduced_motion="reduce")
     page.evaluate("Reveal.slide(2)")
@@ -486,7 +536,8 @@ def test_plain_reveal_md_shows_the_same_slides(url, plain_url, deck):
     ours, plain = (urlopen(f"{address}/{deck}").read().decode()
                    for address in (url, plain_url))
     slides = re.compile(r'<div class="slides">.*</section>', re.DOTALL)
-    assert slides.search(plain)[0].replace('"/_assets/', '"') == slides.search(ours)[0]
+    ours = re.sub(r'<a class="open"[^>]*>(.*?)</a>', r"\1", slides.search(ours)[0])
+    assert slides.search(plain)[0].replace('"/_assets/', '"') == ours
 
 
 def test_plain_reveal_md_finds_all_files(open_deck, plain_url):

@@ -1,4 +1,4 @@
-"""The npm commands in a copy of the repository: set-up, start, build.
+"""The npm commands in a copy of the repository: set-up, start, build, pdf, notebooks.
 
 npm and Python are stand-ins there that note how they were called, and sleep or fail
 when told to; one test makes a real environment.
@@ -6,6 +6,7 @@ when told to; one test makes a real environment.
 
 import contextlib
 import functools
+import html.parser
 import http.server
 import importlib.metadata
 import importlib.util
@@ -441,7 +442,7 @@ def test_taken_port(ready):
     (["--port", "x"], "--port x"),
     (["--port", "70000"], "--port 70000"),
     (["--host="], "--host"),
-    (["slides/none.md"], "There is no deck slides/none.md. The decks: slides/cnn.md"),
+    (["slides/none.md"], "There is no deck slides/none.md. The decks: slides/"),
     (["README.md"], "There is no deck README.md"),
     (["slides/cnn.md", "slides/cnn.md"], "One deck at a time"),
 ])
@@ -482,7 +483,9 @@ def test_plain_reveal_md_shows_the_same_slides(ready):
         plain = get(f"http://127.0.0.1:{port}/{deck}")
         ours = get(f"{url}/{deck}")
         assert "<section" in ours
-        assert slides(plain.replace("/_assets/static/", "static/")) == slides(ours)
+        assert 'class="open"' not in plain
+        assert slides(plain.replace("/_assets/static/", "static/")) == slides(
+            without_links(ours))
     for asset in set(re.findall(r'"(/_assets/[^"]+)"', plain)) - {"/_assets/"}:
         assert answers(f"http://127.0.0.1:{port}{asset}"), asset
 
@@ -492,6 +495,11 @@ def answers(url):
         return bool(get(url))
     except OSError:
         return False
+
+
+def without_links(page):
+    """A page without the links to what plain reveal-md does not serve."""
+    return re.sub(r'<a class="open"[^>]*>(.*?)</a>', r"\1", page)
 
 
 def slides(page):
@@ -577,6 +585,219 @@ def test_build_with_a_mistake_names_it_and_keeps_the_earlier_site(ready, mistake
     assert "    at " not in done.stderr
     assert (ready.path / "_site/index.html").read_text() == "earlier"
     assert sorted(path.name for path in ready.path.glob("_site*")) == ["_site"]
+
+
+class Links(html.parser.HTMLParser):
+    """Of a page: what its links lead to, by name, and its anchors."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.targets, self.anchors = [], set()
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.anchors.add(attributes.get("id"))
+        if tag == "a":
+            self.targets.append((attributes.get("aria-label"), attributes["href"]))
+
+
+def write_notebook(checkout, module, arguments=""):
+    """Its hash is that of the module as it is now."""
+    code = f"from lab import results; print(results.module_hash('code/{module}.py'))"
+    made = subprocess.run([sys.executable, "-c", code], cwd=checkout.path, text=True,
+                          env={**os.environ, "PYTHONPATH": "code"},
+                          capture_output=True, check=True).stdout.strip()
+    (checkout.path / "out/notebooks").mkdir(parents=True, exist_ok=True)
+    checkout.write(f"out/notebooks/{module}.ipynb", json.dumps(
+        {"cells": [], "metadata": {"lab": {"hash": made, "arguments": arguments}}}))
+
+
+def test_code_and_figures_lead_to_their_source_and_fresh_notebooks(ready):
+    """Every code block of the lectures does; no stale or quick notebook is there."""
+    write_notebook(ready, "lenet")
+    write_notebook(ready, "resnet", "--quick")
+    write_notebook(ready, "layers")
+    with open(ready.path / "code/layers.py", "a") as module:
+        module.write("\nx = 1\n")
+    decks = list((ready.path / "slides").glob("*.md"))
+    for deck in decks:
+        deck.write_text(without_claims(deck.read_text()))
+    done = ready.run("build")
+    assert done.returncode == 0, done.stderr
+    site = ready.path / "_site"
+    pages = [site / f"{deck.stem}.html" for deck in decks]
+    targets = [target for page in pages for target in Links(page).targets]
+    opened = [href for label, href in targets
+              if label and label.endswith("open at this line")]
+    blocks = sum(page.read_text().count("data-module=") for page in pages)
+    assert 20 < blocks == len(opened)
+    for href in set(opened):
+        page, _, anchor = href.partition("#")
+        page = Links(site / page)
+        assert anchor in page.anchors, href
+        for _, target in page.targets:
+            assert (site / "source" / target).exists(), target
+    notebooks = {href for _, href in targets if href.endswith(".ipynb")}
+    assert notebooks == {"notebooks/lenet.ipynb"}
+    assert [path.name for path in (site / "notebooks").iterdir()] == ["lenet.ipynb"]
+    for name in ["lenet", "layers"]:
+        listing = (site / f"source/{name}.html").read_text()
+        assert ("../notebooks/" in listing) == (name == "lenet")
+    original = (ready.path / "code/lenet.py").read_bytes()
+    assert (site / "source/lenet.py").read_bytes() == original
+
+
+def without_claims(deck):
+    """Without figures, numbers and proofs, which may be stale while someone edits."""
+    deck = re.sub(r"^!\[.*$", "A figure.", deck, flags=re.M)
+    return re.sub(r"\[([^]]*)\]\(\.\./(?:code/\w+\.py#facts\.|static/|tests/)"
+                  r"(?:[^)\[]|\[[^]]*\])*\)", r"\1", deck)
+
+
+# pdf -----------------------------------------------------------------------
+
+
+HANDOUT = DECK + """
+<!--s-->
+
+## A picture
+
+- one
+- two <!-- .element: class="fragment" -->
+
+```mermaid
+flowchart LR
+  x --> drawn
+```
+"""
+
+
+@pytest.fixture
+def handout(ready):
+    """Makes the PDF of a small deck with the Chromium of the tests."""
+    chromium = (os.environ.get("CHROMIUM") or shutil.which("chromium")
+                or shutil.which("google-chrome"))
+    assert chromium, "no Chromium to print with"
+    ready.write("slides/handout.md", HANDOUT)
+
+    def handout(*arguments, **settings):
+        return ready.run("pdf", "slides/handout.md", *arguments, **{
+            "CHROME_PATH": chromium, "PATH": f"{ready.fakes}/bin:{os.environ['PATH']}",
+            **settings})
+
+    return handout
+
+
+def page_count(file):
+    """The number of pages of a PDF, all 16:9."""
+    pdf = file.read_bytes()
+    assert pdf.startswith(b"%PDF") and b"%%EOF" in pdf[-8:]
+    sizes = set(re.findall(rb"/MediaBox\s*\[0 0 ([\d.]+ [\d.]+)\]", pdf))
+    assert sizes == {b"960 540"}
+    return len(re.findall(rb"/Type\s*/Page\b", pdf))
+
+
+def test_handout_has_a_page_for_each_slide_and_notes_if_asked(ready, handout):
+    done = handout()
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"out/pdf/handout.pdf: 3 pages, [\d.]+ MiB\n", done.stdout)
+    plain = ready.path / "out/pdf/handout.pdf"
+    assert page_count(plain) == 3
+    done = handout("--notes", "--out", "notes.pdf")
+    assert done.stdout.startswith("notes.pdf: 4 pages"), done.stderr
+    assert page_count(ready.path / "notes.pdf") == 4
+    assert os.listdir(ready.path / "out/pdf") == ["handout.pdf"]
+
+
+def test_handout_that_cannot_be_made_is_one_line_and_the_earlier_stays(ready, handout):
+    (ready.path / "out/pdf").mkdir(parents=True)
+    ready.write("out/pdf/handout.pdf", "earlier")
+    (ready.path / "folder.pdf").mkdir()
+    no_browser = {"CHROME_PATH": "", "PATH": str(ready.fakes / "bin")}
+    for arguments, settings, message in [
+        ([], no_browser, "none was found: no Chrome, Chromium or Edge"),
+        ([], {"CHROME_PATH": "/nowhere"}, "There is no browser /nowhere: CHROME_PATH"),
+        ([], {"CHROME_PATH": node}, f"{node} cannot be started: "),
+        (["--out", "folder.pdf"], {}, "folder.pdf cannot be written: "),
+    ]:
+        done = handout(*arguments, **settings)
+        assert done.returncode == 1 and done.stdout == ""
+        assert message in done.stderr and len(done.stderr.splitlines()) == 1
+    done = ready.run("pdf", "slides/none.md")
+    assert done.returncode == 1
+    assert done.stderr.startswith("There is no deck slides/none.md. The decks: slides/")
+    assert ready.run("pdf").returncode == ready.run("pdf", "--colour").returncode == 2
+
+    ready.write("slides/handout.md", HANDOUT.replace("drawn\n", "drawn -->\n"))
+    assert "A diagram cannot be drawn: " in handout().stderr
+    ready.write("slides/handout.md", HANDOUT + "\n[N](../code/nothing.py#Nothing)\n")
+    done = handout()
+    assert done.returncode == 1
+    line = HANDOUT.count("\n") + 2
+    assert done.stderr.startswith(f"slides/handout.md:{line}: "), done.stderr
+    assert done.stderr.splitlines()[1:] == ["No PDF is written: put that right first."]
+    assert (ready.path / "out/pdf/handout.pdf").read_text() == "earlier"
+
+
+# notebooks -----------------------------------------------------------------
+
+
+NOTEBOOK_MODULE = """
+# %% [markdown]
+# # Small
+
+# %% Arguments
+if __name__ == "__main__":
+    import os
+    print("here:", os.environ["OMP_WAIT_POLICY"], os.path.basename(os.getcwd()))
+    LINE
+"""
+
+
+def test_notebooks_are_made_once_and_one_that_fails_stops_no_other(checkout):
+    for module in (checkout.path / "code").glob("*.py"):
+        module.unlink()
+    notebooks = checkout.path / "out/notebooks"
+
+    def write(**modules):
+        for name, line in modules.items():
+            checkout.write(f"code/{name}.py", NOTEBOOK_MODULE.replace("LINE", line))
+
+    def make(*names, arguments=""):
+        environment = {**os.environ, "LAB_ARGS": arguments,
+                       "JUPYTER_DATA_DIR": str(checkout.fakes)}
+        environment.pop("OMP_WAIT_POLICY", None)
+        return subprocess.run(
+            [sys.executable, "code/lab/notebooks.py", *names], cwd=checkout.path,
+            env=environment, capture_output=True, text=True, timeout=100)
+
+    write(one="pass", two="pass")
+    done = make("one", arguments="--quick")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert os.listdir(notebooks) == ["one.ipynb"]
+    notebook = json.loads((notebooks / "one.ipynb").read_text())
+    assert notebook["metadata"]["lab"]["arguments"] == "--quick"
+    assert "here: PASSIVE code\n" in json.dumps(notebook).replace("\\n", "\n")
+    made = make()
+    assert "running code/one.py" in made.stdout and "running code/two.py" in made.stdout
+    assert make().stdout == "fresh: 2 of 2 notebooks\n"
+
+    earlier = (notebooks / "one.ipynb").read_bytes()
+    write(one="1 / 0", two="x = 1")
+    done = make()
+    assert done.returncode == 1
+    assert done.stderr == (
+        'one.py, cell "Arguments": ZeroDivisionError: division by zero\n')
+    assert "wrote out/notebooks/two.ipynb" in done.stdout
+    assert (notebooks / "one.ipynb").read_bytes() == earlier
+    assert sorted(os.listdir(notebooks)) == ["one.ipynb", "two.ipynb"]
+
+    write(one="os._exit(1)")
+    assert make("one").stderr.startswith('one.py, cell "Arguments": its kernel died')
+    done = make("three")
+    assert done.returncode == 1
+    assert done.stderr == "there is no module code/three.py; there is one, two\n"
 
 
 # Without Node --------------------------------------------------------------

@@ -95,6 +95,15 @@ def own_plot():
     return figure
 
 
+def scattered():
+    figure, (axis,) = figures.panels(xlabel="multiply-adds", ylabel="accuracy (%)")
+    axis.set(xscale="log", xlim=(1e5, 2e8), ylim=(50, 90))
+    figures.points(axis, {"LeNet-5": (1e5, 50), "ResNet-50": (2.5e7, 76),
+                          "Inception v3": (2.4e7, 77), "ConvNeXt-B": (9e7, 84),
+                          "ConvNeXt-L": (1.9e8, 84.3)}, {"LeNet-5": "muted"})
+    return figure
+
+
 def confused():
     matrix = torch.diag(torch.tensor([980, 1035, 870]))
     matrix[0, 2] = 12
@@ -117,6 +126,10 @@ FIGURES = {
     "feature maps": lambda: figures.feature_maps(
         Small(), digit(), ["conv1", "pool", "conv2", "fc1", "fc2"]),
     "confusion": confused,
+    "points": scattered,
+    "prediction": lambda: figures.prediction(
+        torch.rand(3, 8, 8), torch.rand(8, 8),
+        [("American Staffordshire terrier", 1.0), ("hen", 0.0), ("cup", 0.0)]),
     "bars": lambda: figures.bars({"ours": 25_557_032, "VGG-16": 138_357_544}, "weights",
                                  roles={"ours": "idea"}),
     "architecture": lambda: figures.architecture(
@@ -474,6 +487,24 @@ def test_feature_maps_are_those_of_the_model():
     assert (name, again) == ("pool", "fc2") and output.shape == (1, 6, 14, 14)
     with torch.no_grad():
         assert torch.equal(second, model(image[None]))
+
+
+def test_heat_tints_where_it_is():
+    picture, heat = torch.rand(5, 5), torch.zeros(5, 5)
+    heat[1, 2] = 1
+    tinted = figures.heated(picture, heat)
+    red, green, blue = tinted[1, 2]
+    assert red > green > blue
+    cold = np.delete(tinted.reshape(25, 3), 7, axis=0)
+    assert np.ptp(cold, axis=1).max() == 0 and tinted.min() >= 0 and tinted.max() <= 1
+
+
+def test_band_spans_all_runs():
+    figure, (axis,) = figures.panels()
+    figures.band(axis, [1, 2], [[1, 5], [3, 4], [2, 3]], "idea", "ours")
+    assert axis.lines[0].get_ydata().tolist() == [2, 4]
+    corners = axis.collections[0].get_paths()[0].vertices
+    assert {tuple(corner) for corner in corners} == {(1, 1), (1, 3), (2, 3), (2, 5)}
 
 
 def test_confusion_shows_every_count():

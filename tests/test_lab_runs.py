@@ -136,6 +136,20 @@ def test_two_processes_train_as_one(project, whole):
         "torchrun --nproc-per-node=2 code/toy.py --device cpu")
 
 
+def test_lenet_on_two_processes_trains_as_on_one(tmp_path):
+    """The same global batch, the same loss: there is no batch norm in it."""
+    demo = ["code/lenet.py", "--device", "cpu", "--quick", "--out"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    losses = {}
+    for out, launcher in [("one", []), ("two", torchrun)]:
+        status, _, err = finish(start(LAB.parents[1], *launcher, *demo, tmp_path / out))
+        assert status == 0, err
+        losses[out] = [torch.load(file)["history"]["loss"][0] for file in sorted(
+            (tmp_path / out / "checkpoints").glob("lenet-LeNet5-digits-?.pt"))]
+    assert len(losses["one"]) == 3
+    assert losses["two"] == pytest.approx(losses["one"], rel=1e-5)
+
+
 def test_refresh_runs_what_is_stale(project):
     def refresh(*flags):
         return finish(start(project, "code/lab/refresh.py", *flags))

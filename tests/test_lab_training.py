@@ -259,3 +259,68 @@ def test_each_process_gets_an_equal_share_of_every_batch():
         assert {*both[0].tolist(), *both[1].tolist()} <= {*one.tolist()}
     assert len(training.Batches(17, 8, True, 0, 2)) == 2
     assert len(list(training.Batches(17, 8, True, 1, 2))) == 2
+
+
+@pytest.fixture
+def stripes(monkeypatch):
+    """Pictures of two kinds, in place of every data set."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % 2
+    pictures = 0.1 * torch.randn(40, 1, 8, 8, generator=generator)
+    pictures[labels == 1, :, :, ::2] += 1
+    pictures[labels == 0, :, ::2] += 1
+    sets = TensorDataset(pictures, labels), TensorDataset(pictures[:20], labels[:20])
+    monkeypatch.setattr("lab.data.load", lambda args, size: sets)
+
+
+def stripe_classifier(in_channels):
+    return nn.Sequential(nn.Conv2d(in_channels, 4, 3, padding=1), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+
+def classifier_options(**changes):
+    return {"size": 8, "augment": False, "weight_decay": 0, "epochs": 8} | changes
+
+
+def test_train_classifier(arguments, stripes):
+    args = arguments(**classifier_options())
+    model, history = training.train_classifier(stripe_classifier, args, 0, "stripes")
+    assert set(history) == {"loss", "training_error", "accuracy", "seconds"}
+    assert len(history["accuracy"]) == 8 and history["accuracy"][-1] == 1
+    assert history["training_error"][-1] == 0
+    again, _ = training.train_classifier(stripe_classifier, args, 0, None)
+    other, history = training.train_classifier(
+        stripe_classifier, args, 1, None, validate=False)
+    first, second, third = (part[0].weight for part in (model, again, other))
+    assert torch.equal(first, second) and not torch.equal(first, third)
+    assert "accuracy" not in history
+
+
+def test_train_classifier_with_auxiliary_output(arguments, stripes):
+    """The loss gets all that the model returns, the error is the first output's."""
+    class TwoHeads(nn.Module):
+        def __init__(self, in_channels):
+            super().__init__()
+            self.main, self.other = (stripe_classifier(in_channels) for _ in range(2))
+
+        def forward(self, x):
+            return (self.main(x), self.other(x)) if self.training else self.main(x)
+
+    rates, kinds = [], []
+
+    def optimizer(parameters):
+        class Watched(torch.optim.AdamW):
+            def step(self):
+                rates.append(self.param_groups[0]["lr"])
+                super().step()
+        return Watched(parameters)
+
+    def loss(output, labels):
+        kinds.append(type(output))
+        return sum(F.cross_entropy(logits, labels) for logits in output)
+
+    args = arguments(**classifier_options(augment=True, epochs=2))
+    training.train_classifier(TwoHeads, args, 0, None, loss, optimizer)
+    assert set(kinds) == {tuple} and len(rates) == 2 * 5
+    assert max(rates) == pytest.approx(args.lr) and rates[-1] < 0.01 * args.lr
+    assert rates.index(max(rates)) < 4

@@ -168,3 +168,20 @@ def test_normalised_activations_keep_their_size():
             for norm in (torch.nn.Identity, torch.nn.BatchNorm2d)]
         assert not 1e-3 < plain[-1] / plain[0] < 1e3
         assert 0.5 < normalised[-1] / normalised[0] < 2
+
+
+def test_batch_norm_of_half_a_batch_differs():
+    """As on two processes: each half is normalised by its own mean and variance."""
+    x, ones, zeros = torch.randn(32, 3, 4, 4), torch.ones(3), torch.zeros(3)
+
+    def normalised(part):
+        return layers.batch_norm(part, zeros.clone(), ones.clone(), ones, zeros, True)
+
+    whole, halves = normalised(x), torch.cat([normalised(x[:16]), normalised(x[16:])])
+    assert (whole - halves).abs().max() > 0.01
+
+
+def test_group_norm_of_half_a_batch_is_the_same():
+    x = torch.randn(32, 6, 4, 4)
+    halves = [layers.group_norm(part, 2) for part in (x[:16], x[16:])]
+    assert torch.equal(layers.group_norm(x, 2), torch.cat(halves))

@@ -246,8 +246,9 @@ def classify(tmp_path, picture, monkeypatch):
     def run(image=picture):
         """The message with which the script ends."""
         script = str(ROOT / "code/resnet.py")
-        monkeypatch.setattr(sys, "argv", [script, "--weights", "imagenet",
-                                          "--image", str(image)])
+        monkeypatch.setattr(sys, "argv", [
+            script, "--weights", "imagenet", "--image", str(image),
+            "--out", str(tmp_path / "out")])
         with pytest.raises(SystemExit) as end:
             runpy.run_path(script, run_name="__main__")
         return end.value.code
@@ -264,7 +265,7 @@ def cached(tmp_path):
     return folder / PUBLISHED.url.rpartition("/")[2]
 
 
-def test_published_weights(classify, cached, picture, capsys):
+def test_published_weights(classify, cached, picture, tmp_path, capsys):
     """With a file of weights in torch's cache: torchvision's own five classes."""
     reference = torchvision.models.resnet50()
     randomise_norms(reference)
@@ -273,6 +274,7 @@ def test_published_weights(classify, cached, picture, capsys):
         batch = PUBLISHED.transforms()(Image.open(picture))[None]
         top = reference.eval()(batch)[0].topk(5).indices.tolist()
     assert not classify()
+    assert (tmp_path / "out/img/resnet50-picture.svg").exists()
     found = [line.split("%", 1)[1].strip()
              for line in capsys.readouterr().out.splitlines() if "%" in line]
     assert found == [PUBLISHED.meta["categories"][i] for i in top]

@@ -15,7 +15,7 @@ from lab.look import (BESIDE, FULL, HEAVY, PALETTE, SMALL, TEXT, THIN, TITLE, ar
 __all__ = [
     "BESIDE", "FULL", "HEAVY", "PALETTE", "SMALL", "TEXT", "THIN", "TITLE", "annotate",
     "architecture", "band", "bars", "color", "confusion", "crop", "curves",
-    "feature_maps", "filters", "heated", "images", "label_lines", "panels",
+    "feature_maps", "filters", "heated", "images", "label_lines", "panels", "points",
     "prediction", "save", "sheet", "width",
 ]
 
@@ -115,6 +115,43 @@ def band(axis, x, runs, role, label, **style):
     axis.fill_between(x, runs.min(0), runs.max(0), linewidth=0, color=color(role),
                       alpha=0.14)
     axis.plot(x, runs.mean(0), label=label, color=color(role), **style)
+
+
+def points(axis, places, roles=None, size=SMALL):
+    """Mark each {label: (x, y)} and write its label beside it, none over another.
+
+    roles: {label: role}, "idea" where nothing is said. Call it when the limits and
+    scales of the axis are set.
+    """
+    import numpy as np
+
+    settle(axis.figure)
+    taken = [axis.transData.transform(place) + [[-8, -8], [8, 8]]
+             for place in places.values()]
+    box = axis.bbox
+    for label, place in places.items():
+        role = (roles or {}).get(label, "idea")
+        axis.plot(*place, "o", color=color(role), markersize=11, clip_on=False,
+                  label="_" + label)
+        wide, high = width(axis.figure, label, size=size), 1.2 * size
+        x, y = axis.transData.transform(place)
+
+        def overlap(offset):
+            low = np.array([x, y]) + offset - (0, high / 2)
+            top = low + (wide, high)
+            outside = np.maximum(0, [box.x0 - low[0], top[0] - box.x1 - 8,
+                                     box.y0 - low[1], top[1] - box.y1]).sum()
+            return 100 * outside + sum(
+                np.maximum(0, np.minimum(top, other[1]) - np.maximum(low, other[0])).prod()
+                for other in taken)
+
+        offsets = [(13, 0), (-13 - wide, 0), (-wide / 2, 20), (-wide / 2, -20),
+                   (10, 14), (10, -14), (-10 - wide, 14), (-10 - wide, -14)]
+        offset = min(offsets, key=overlap)
+        corner = np.array([x, y]) + offset - (0, high / 2)
+        taken.append(np.array([corner, corner + (wide, high)]))
+        axis.annotate(label, place, offset, textcoords="offset points", size=size,
+                      va="center_baseline", color=color(role), annotation_clip=False)
 
 
 def curves(comparison, ylabel, xlabel="epoch", note=None, size=FULL):

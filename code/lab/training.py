@@ -26,8 +26,21 @@ def place(model, args):
     if args.device.type == "cuda":
         model = model.to(memory_format=torch.channels_last)
     if processes()[1] > 1:
-        model = nn.parallel.DistributedDataParallel(model)
+        model = Distributed(model)
     return model
+
+
+class Distributed(nn.parallel.DistributedDataParallel):
+    """Averages the gradients of all processes; its layers keep their own names."""
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.module, name)
+
+    def named_modules(self, *args, **options):
+        return self.module.named_modules(*args, **options)
 
 
 def precision(args):
@@ -157,11 +170,12 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
     return history
 
 
-def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=None):
+def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=None,
+                     validate=True):
     """network(in_channels) trained on args.data; returns it and fit's history.
 
-    The history has loss and training_error of each epoch, and the test set's
-    accuracy after it. loss(output, labels): output is what the model returns in
+    The history has loss and training_error of each epoch and, if validate, the test
+    set's accuracy after it. loss(output, labels): output is what the model returns in
     training; where that is a tuple its first entry are the logits. optimizer:
     makes one from the parameters, SGD with momentum 0.9 and args.weight_decay if
     None. The learning rate rises to args.lr and falls to nearly zero, step by step.
@@ -195,11 +209,14 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
         wrong = (logits.argmax(dim=1) != labels).float()
         return {"loss": batch_loss, "training_error": wrong.mean()}
 
+    def accuracy():
+        return {"accuracy": evaluate(model, test, args)["accuracy"]}
+
     history = fit(
         step, batches, args, seed=seed, name=name,
         save={"model": model, "optimizer": optimizer, "schedule": schedule},
-        validate=lambda: {"accuracy": evaluate(model, test, args)["accuracy"]})
-    return model, history
+        validate=accuracy if validate else None)
+    return _bare(model), history
 
 
 class Checkpoint:

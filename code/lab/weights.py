@@ -36,9 +36,17 @@ def classify(model, name, args, explain, layer, top=5):
     return found
 
 
-def _published(name):
+def published_accuracy(name, version="IMAGENET1K_V1"):
+    """Top-1 accuracy (0..1) on ImageNet that torchvision states for its weights.
+
+    One picture, one crop, the validation set.
+    """
+    return _published(name, version).meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100
+
+
+def _published(name, version="IMAGENET1K_V1"):
     from torchvision.models import get_model_weights
-    return get_model_weights(name)["IMAGENET1K_V1"]
+    return get_model_weights(name)[version]
 
 
 def _states(published):

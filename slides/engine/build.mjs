@@ -1,16 +1,15 @@
 /** npm run build: the lectures as a static site in _site/, for any folder of any host. */
-import { cp, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { UserError, root, runCommand, say } from "./command.mjs";
-import { deckNames, deckRenderer, describeDecks } from "./decks.mjs";
+import { root, runCommand, say } from "./command.mjs";
+import { deckNames, deckRenderer, describeDecks, refuseProblems } from "./decks.mjs";
 import { setUpNode } from "./setup.mjs";
 
 const linkDeck = (/** @type {string} */ name) => name.replace(/\.md$/, ".html");
 
 await runCommand(async () => {
   await setUpNode();
-  const problems = await findProblems();
-  if (problems.length) throw new UserError([...problems, "The site is not built: put that right first."].join("\n"));
+  await refuseProblems(root, await deckNames(root), "The site is not built: put that right first.");
   const site = await mkdtemp(path.join(root, "_site-"));
   try {
     await writeSite(site);
@@ -20,18 +19,6 @@ await runCommand(async () => {
   }
   say("The site is in _site/.");
 });
-
-/** @returns {Promise<string[]>} what would be an error slide, or a dead link, with deck and line */
-async function findProblems() {
-  const { renderDeck } = await import("./render.mjs");
-  const problems = [];
-  for (const name of await deckNames(root)) {
-    const deck = `slides/${name}`;
-    problems.push(...renderDeck(await readFile(path.join(root, deck), "utf8"), { root, deck }).problems);
-  }
-  return problems.map(({ deck, line, reference, message }) =>
-    `${deck}:${line}: ${reference ? `${reference}: ` : ""}${message}`);
-}
 
 /** @param {string} site an empty folder */
 async function writeSite(site) {
@@ -44,9 +31,22 @@ async function writeSite(site) {
   });
   await writeFile(path.join(site, "index.html"), indexPage(decks, linkDeck));
   for (const { name } of decks)
-    await writeFile(path.join(site, linkDeck(name)), await renderDeck(name, { linkDeck }));
+    await writeFile(path.join(site, linkDeck(name)), await renderDeck(name, { linkDeck, sources: true }));
+  await writeSources(site);
   // GitHub Pages must not take the site for Jekyll's.
   await writeFile(path.join(site, ".nojekyll"), "");
+}
+
+/** @param {string} site gets a page for each module, the module itself, and its notebook if that is fresh */
+async function writeSources(site) {
+  const { freshNotebook, moduleFiles, sourcePage } = await import("./source.mjs");
+  await mkdir(path.join(site, "source"));
+  for (const { name, file } of moduleFiles(root)) {
+    await writeFile(path.join(site, `source/${name}.html`), sourcePage(root, name, "../index.html"));
+    await cp(path.join(root, file), path.join(site, `source/${name}.py`));
+    const notebook = freshNotebook(root, name);
+    if (notebook) await cp(path.join(root, notebook), path.join(site, `notebooks/${name}.ipynb`));
+  }
 }
 
 /**

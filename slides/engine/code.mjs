@@ -72,8 +72,9 @@ export function highlightLines(source, tree, from, to) {
  * @param {import("./resolve.mjs").Reference} reference
  * @param {Attributes} attributes
  * @param {string[] | undefined} ids of the lines, for a morph
+ * @param {(text: string) => string} caption from file and lines to HTML
  */
-export function moduleCode(module, reference, attributes, ids) {
+export function moduleCode(module, reference, attributes, ids, caption = escape) {
   const { file, symbol, firstLine = 1, lastLine = firstLine, lines = [], code = "", run } = reference;
   const from = module.lines.slice(0, firstLine - 1).reduce((offset, line) => offset + line.length + 1, 0);
   const to = from + module.lines.slice(firstLine - 1, lastLine).join("\n").length;
@@ -88,7 +89,7 @@ export function moduleCode(module, reference, attributes, ids) {
     attributes: { ...attributes, "data-module": module.name, "data-symbol": symbol ?? "", "data-source": file ?? "" },
     label: `${file}, lines ${firstLine} to ${lastLine}`,
     caption: (run ? '<span class="runnable">Run ⇧↵</span>' : "")
-      + `<span class="source">${escape(`${file}:${firstLine}–${lastLine}`)}</span>`,
+      + `<span class="source">${caption(`${file}:${firstLine}–${lastLine}`)}</span>`,
     steps: steps.map((step) => `<span class="fragment step" data-lines="${ranges(step)}"></span>`).join(""),
   });
 }

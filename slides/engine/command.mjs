@@ -1,5 +1,6 @@
-/** What our commands share: one line for the user's mistakes, child processes, the root. */
+/** What our commands share: one line for the user's mistakes, child processes, whole files, the root. */
 import { spawn } from "node:child_process";
+import { rename, rm, writeFile } from "node:fs/promises";
 import { constants } from "node:os";
 import { fileURLToPath } from "node:url";
 
@@ -61,4 +62,19 @@ export function run(program, args, { started, ...options } = {}) {
       resolve({ code: code ?? 128 + number, interrupted: interrupted || code === null });
     });
   });
+}
+
+/**
+ * Writes a file so that nobody ever finds half of it.
+ * @param {string} file
+ * @param {string | Uint8Array} content
+ */
+export async function writeWhole(file, content) {
+  const unfinished = `${file}.${process.pid}.tmp`;
+  try {
+    await writeFile(unfinished, content);
+    await rename(unfinished, file);
+  } finally {
+    await rm(unfinished, { force: true });
+  }
 }

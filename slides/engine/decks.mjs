@@ -4,10 +4,11 @@
  */
 import { readFile, readdir } from "node:fs/promises";
 import path from "node:path";
+import { UserError } from "./command.mjs";
 
 /**
  * @typedef {{name: string, title: string, family: string, slides: number}} Deck
- * @typedef {{assets?: string, watch?: boolean, linkDeck?: (name: string) => string}} RenderOptions
+ * @typedef {{assets?: string, watch?: boolean, sources?: boolean, linkDeck?: (name: string) => string}} RenderOptions
  * @typedef {(name: string, options?: RenderOptions) => Promise<string>} RenderDeck
  */
 
@@ -52,6 +53,38 @@ export async function deckRenderer(root) {
     // It gives up on broken front matter, for which the preprocessor has an error slide.
     return render(text, settings).catch(() => render("", { ...settings, title: name }));
   };
+}
+
+/**
+ * @param {string} root
+ * @param {string} file as the user names it, relative to the root
+ * @param {number} [exitCode]
+ * @returns {Promise<string>} its name in slides/
+ */
+export async function existingDeck(root, file, exitCode) {
+  const decks = await deckNames(root);
+  const name = path.relative(path.join(root, "slides"), path.resolve(root, file));
+  if (!decks.includes(name)) throw new UserError(
+    `There is no deck ${file}. The decks: ${decks.map((deck) => `slides/${deck}`).join(", ")}.`, exitCode);
+  return name;
+}
+
+/**
+ * Refuses to publish what would be an error slide or a dead link.
+ * @param {string} root
+ * @param {string[]} names of decks
+ * @param {string} refusal the last line, after one for each problem with its deck and line
+ */
+export async function refuseProblems(root, names, refusal) {
+  const { renderDeck } = await import("./render.mjs");
+  const lines = [];
+  for (const name of names) {
+    const deck = `slides/${name}`;
+    const { problems } = renderDeck(await readFile(path.join(root, deck), "utf8"), { root, deck });
+    for (const { line, reference, message } of problems)
+      lines.push(`${deck}:${line}: ${reference ? `${reference}: ` : ""}${message}`);
+  }
+  if (lines.length) throw new UserError([...lines, refusal].join("\n"));
 }
 
 /** @param {unknown} error */

@@ -1,4 +1,4 @@
-/** The pages that are not decks: the index of decks, and what stands in for a broken one. */
+/** The pages that are not decks: the frame of them all, the index of decks, and what stands in for a broken one. */
 
 const course = "Deep Learning Architectures";
 
@@ -41,12 +41,21 @@ export const messagePage = (status, message) => page(message, `
     <h1>${escape(message)}</h1>
     <p><a href="/">All decks</a> <span class="count">(status ${status})</span></p>`, { assets: "/" });
 
+/** Before anything is shown, and where modules don't run: in a page that is opened as a file. */
+const theme = `
+      let theme = new URLSearchParams(location.search).get("theme");
+      try {
+        theme ??= localStorage.getItem("theme");
+      } catch {}
+      document.documentElement.dataset.theme = theme === "dark" ? "dark" : "light";
+    `;
+
 /**
  * @param {string} title
  * @param {string} body
- * @param {{head?: string, assets?: string}} [more]
+ * @param {{head?: string, assets?: string, className?: string}} [more]
  */
-function page(title, body, { head = "", assets = "" } = {}) {
+export function page(title, body, { head = "", assets = "", className = "index" } = {}) {
   return `<!DOCTYPE html>
 <html lang="en">
   <head>
@@ -54,11 +63,12 @@ function page(title, body, { head = "", assets = "" } = {}) {
     <meta name="viewport" content="width=device-width">
     <title>${escape(title)}</title>
     <link rel="icon" href="data:,">
+    <script>${theme}</script>
     <link rel="stylesheet" href="${assets}static/theme.css">
     <link rel="stylesheet" href="${assets}static/index.css">${head}
     <script type="module" src="${assets}static/index.js"></script>
   </head>
-  <body class="index">
+  <body class="${className}">
     <main>${body}
     </main>
   </body>

@@ -15,16 +15,17 @@ const ownRoot = fileURLToPath(new URL("../..", import.meta.url));
  * @param {boolean} [options.watch] our server reloads what has changed
  * @param {boolean} [options.live] is set for the template, because reveal-md writes over `watch`
  * @param {(name: string) => string} [options.linkDeck]
+ * @param {boolean} [options.sources] there are pages of the modules' source beside the deck
  */
 export default function preprocess(markdown, options) {
-  const { root = ownRoot, assets, linkDeck, watch } = options;
+  const { root = ownRoot, assets, linkDeck, sources, watch } = options;
   options.live = Boolean(options.deck && watch);
   let deck = "slides/deck.md";
   try {
     const file = options.deck ?? findDeck(root, markdown);
     if (file) deck = path.relative(root, file).replaceAll(path.sep, "/");
     const text = file ? readFileSync(file, "utf8") : markdown;
-    return renderDeck(text, { root, deck, assets, linkDeck }).html;
+    return renderDeck(text, { root, deck, assets, linkDeck, sources }).html;
   } catch (error) {
     const message = `the deck cannot be shown: ${error instanceof Error ? error.message : error}`;
     return errorSlide([{ deck, line: 1, message }]);

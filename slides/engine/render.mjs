@@ -7,6 +7,7 @@ import { encodeLink, markdown, readDeck } from "./deck.mjs";
 import { attributesHtml, escape, withClass } from "./html.mjs";
 import { readModule } from "./module.mjs";
 import { Resolver, darkVariant } from "./resolve.mjs";
+import { cellThatSaves, freshNotebook, sourceAddress } from "./source.mjs";
 
 /**
  * @typedef {import("./deck.mjs").Token} Token
@@ -20,6 +21,7 @@ import { Resolver, darkVariant } from "./resolve.mjs";
  * @property {string} deck the deck's file, as in "slides/cnn.md"
  * @property {string} [assets] what stands before static/ in the addresses of files
  * @property {(name: string) => string} [linkDeck] from a deck's file name to its address
+ * @property {boolean} [sources] there are pages of the modules' source, and notebooks, to link
  * @typedef {{deck: string, line: number, message: string, reference?: string}} Problem
  * @typedef {{html: string, references: Reference[], problems: Problem[]}} Rendering
  */
@@ -51,12 +53,13 @@ class DeckRenderer {
    * @param {string} text
    * @param {Options} options
    */
-  constructor(text, { root, deck, assets = "", linkDeck = (name) => name }) {
+  constructor(text, { root, deck, assets = "", linkDeck = (name) => name, sources = false }) {
     const { meta, stacks } = readDeck(text);
     this.root = root;
     this.path = deck;
     this.assets = assets;
     this.linkDeck = linkDeck;
+    this.sources = sources;
     this.meta = meta;
     this.stacks = stacks;
     this.slides = stacks.flat();
@@ -179,7 +182,8 @@ class DeckRenderer {
     const reference = link?.reference;
     if (!link || !reference?.ok) return "";
     if (reference.kind !== "figure")
-      return moduleCode(this.module(reference), reference, attributes, this.lineIds.get(link));
+      return moduleCode(this.module(reference), reference, attributes, this.lineIds.get(link), (text) =>
+        this.openable(text, reference, reference.symbol) + this.notebook(reference));
     return `<figure${attributesHtml(withClass("figure", attributes))}>${this.images(reference)}</figure>`;
   }
 
@@ -193,10 +197,31 @@ class DeckRenderer {
   /** @param {Slide} slide */
   footer(slide) {
     const figure = slide.links.find(({ kind, reference }) => kind === "figure" && reference?.ok)?.reference;
-    return spans("footer", "made-by", {
-      course: this.meta.family ? `${course} · ${this.meta.family}` : course,
-      [figure?.stale ? "command stale" : "command"]: figure ? madeBy(figure) : "",
-    });
+    const from = escape(this.meta.family ? `${course} · ${this.meta.family}` : course);
+    const command = figure && madeBy(figure)
+      && this.openable(madeBy(figure), figure, cellThatSaves(this.module(figure), figure.file ?? ""));
+    return `<footer class="made-by"><span class="course">${from}</span>`
+      + `${command ? `<span class="${figure?.stale ? "command stale" : "command"}">${command}</span>` : ""}</footer>`;
+  }
+
+  /**
+   * @param {string} text
+   * @param {Reference} reference
+   * @param {string | undefined} symbol where in its module it comes from
+   * @returns {string} the text as HTML, a link to the source where there are such pages
+   */
+  openable(text, { module = "" }, symbol) {
+    if (!this.sources) return escape(text);
+    const title = "open at this line";
+    const href = sourceAddress(module, symbol);
+    return sourceLink(text, { href, target: "_blank", rel: "noopener", title, "aria-label": `${text}, ${title}` });
+  }
+
+  /** @param {Reference} reference */
+  notebook({ module = "" }) {
+    if (!this.sources || !freshNotebook(this.root, module)) return "";
+    const href = `notebooks/${encodeURIComponent(module)}.ipynb`;
+    return sourceLink("notebook", { href, download: "", "aria-label": `notebook ${module}.ipynb, executed` });
   }
 
   /**
@@ -360,6 +385,14 @@ function spans(name, className, texts) {
   const inner = Object.entries(texts)
     .map(([key, text]) => text && `<span class="${key}">${escape(text)}</span>`);
   return `<${name} class="${className}">${inner.join("")}</${name}>`;
+}
+
+/**
+ * @param {string} text
+ * @param {Attributes} attributes
+ */
+function sourceLink(text, attributes) {
+  return `<a${attributesHtml({ class: "open", ...attributes })}>${escape(text)}</a>`;
 }
 
 /** @param {string[]} authors */

@@ -19,6 +19,7 @@ import { once, remember } from "./remember.mjs";
  * @property {number} seconds
  * @property {string} hardware
  * @property {string} date
+ * @property {Record<string, string>} versions
  * @typedef {Partial<Run> & {hash: string, values: Record<string, unknown>}} Measurement
  * @typedef {object} Reference
  * @property {string} deck
@@ -190,8 +191,9 @@ export class Resolver {
     if (!measured)
       throw new Error(`static/results/${name}.json has no "${run}"${nearest(run, Object.keys(runs))}: ${remedy}`);
     const { values: own, hash, ...about } = measured;
-    /** @type {Record<string, unknown>} seconds and memory are those of the run itself */
+    /** @type {Record<string, unknown>} seconds, date, hardware and so on are those of the run itself */
     const values = { ...about, ...own };
+    for (const [library, version] of Object.entries(about.versions ?? {})) values[`versions.${library}`] = version;
     if (!Object.hasOwn(values, key))
       throw new Error(`"${run}" has no value "${key}"${nearest(key, Object.keys(values))}: ${remedy}`);
     const stale = hash !== newest;

@@ -8,6 +8,7 @@ import express from "express";
 import { UserError } from "./command.mjs";
 import { deckNames, oneLine, describeDecks } from "./decks.mjs";
 import { brokenDeckPage, indexPage, messagePage } from "./pages.mjs";
+import { freshNotebook, moduleFiles, sourcePage } from "./source.mjs";
 import { watchChanges } from "./watch.mjs";
 
 const loopback = ["127.0.0.1", "::1"];
@@ -89,14 +90,19 @@ function application(root, renderDeck, hosts, subscribe) {
     const name = response.locals.path.slice(1);
     if (!(await deckNames(root)).includes(name)) return next();
     try {
-      response.send(await renderDeck(name, { watch: true }));
+      response.send(await renderDeck(name, { watch: true, sources: true }));
     } catch (error) {
       console.error(`slides/${name}: ${oneLine(error)}`);
       response.status(500).send(brokenDeckPage(name, oneLine(error)));
     }
   }));
   app.use(answering(async (response, next) => {
-    const file = await staticFile(root, response.locals.path);
+    const { name, kind } = moduleAsked(root, response.locals.path);
+    if (kind !== "html") return next();
+    response.send(sourcePage(root, name, "/"));
+  }));
+  app.use(answering(async (response, next) => {
+    const file = moduleFile(root, response.locals.path) ?? await staticFile(root, response.locals.path);
     if (!file) return next();
     response.sendFile(file, { root, cacheControl: false, dotfiles: "deny" }, (error) => error && next(error));
   }));
@@ -138,6 +144,27 @@ function pathOf(url) {
   } catch {
     return null;
   }
+}
+
+/**
+ * @param {string} root
+ * @param {string} urlPath
+ * @returns {{name: string, kind?: string}} a module that is there, and what of it
+ */
+function moduleAsked(root, urlPath) {
+  const [, folder, name = "", kind] = /^\/(source|notebooks)\/([^/]+)\.(html|py|ipynb)$/.exec(urlPath) ?? [];
+  const isThere = moduleFiles(root).some((module) => module.name === name);
+  return isThere && (kind === "ipynb") === (folder === "notebooks") ? { name, kind } : { name };
+}
+
+/**
+ * @param {string} root
+ * @param {string} urlPath
+ * @returns {string | null} the file of a module, or its notebook's, relative to the root
+ */
+function moduleFile(root, urlPath) {
+  const { name, kind } = moduleAsked(root, urlPath);
+  return kind === "py" ? `code/${name}.py` : kind === "ipynb" ? freshNotebook(root, name) : null;
 }
 
 /**

@@ -7,13 +7,13 @@
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { access, appendFile, mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { access, appendFile, mkdir, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { uptime } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { copyBrowserFiles } from "./browser-files.mjs";
-import { UserError, root, run, say } from "./command.mjs";
+import { UserError, root, run, say, writeWhole } from "./command.mjs";
 
 const oldestNode = 20;
 const oldestPython = [3, 11];
@@ -276,12 +276,3 @@ const readText = (file) => readFile(file, "utf8").catch(() => null);
 
 /** @param {string} text */
 const sha256 = (text) => createHash("sha256").update(text).digest("hex");
-
-/**
- * @param {string} file
- * @param {string} text
- */
-async function writeWhole(file, text) {
-  await writeFile(`${file}.tmp`, text);
-  await rename(`${file}.tmp`, file);
-}

@@ -1,8 +1,7 @@
 /** npm start: sets up, serves the lectures, and opens one in the browser. */
-import path from "node:path";
 import { parseArgs } from "node:util";
 import { UserError, root, runCommand, say } from "./command.mjs";
-import { deckNames, deckRenderer } from "./decks.mjs";
+import { deckRenderer, existingDeck } from "./decks.mjs";
 import { setUpNode, setUpPython } from "./setup.mjs";
 
 const usage = "Usage: npm start -- [slides/DECK.md] [--port N] [--host H] [--no-open]";
@@ -39,7 +38,7 @@ async function commandLine() {
   if (!/^\d+$/.test(values.port) || port > 65535)
     throw new UserError(`--port ${values.port}: a port is a number from 0 to 65535.`, 2);
   if (!values.host) throw new UserError("--host: give a name or an address of this machine.", 2);
-  const deck = positionals.length ? await existingDeck(positionals[0]) : "";
+  const deck = positionals.length ? await existingDeck(root, positionals[0], 2) : "";
   return { deck, host: values.host, port, open: !values["no-open"] };
 }
 
@@ -57,18 +56,6 @@ function parsed() {
     const [mistake] = /** @type {Error} */ (error).message.split(/\.\s/);
     throw new UserError(`${mistake}. ${usage}`, 2);
   }
-}
-
-/**
- * @param {string} file
- * @returns {Promise<string>} its name
- */
-async function existingDeck(file) {
-  const decks = await deckNames(root);
-  const name = path.relative(path.join(root, "slides"), path.resolve(root, file));
-  if (!decks.includes(name)) throw new UserError(
-    `There is no deck ${file}. The decks: ${decks.map((deck) => `slides/${deck}`).join(", ")}.`, 2);
-  return name;
 }
 
 /** @param {string} url */

@@ -1,0 +1,195 @@
+# %% [markdown]
+# # The CNN family
+#
+# - **Paper**: Alfredo Canziani, Adam Paszke, Eugenio Culurciello.
+#   *An Analysis of Deep Neural Network Models for Practical Applications*. 2016.
+#   [arXiv:1605.07678](https://arxiv.org/abs/1605.07678)
+# - **Idea**: an architecture is worth what it reaches for its price, so put accuracy
+#   against parameters and against multiply-adds.
+# - **Demo**: the family from AlexNet to ConvNeXt in one picture, and small members of
+#   it in a contest: the same seconds of training for each.
+# - **Time**: about 45 s on 2 CPU cores; `npm run results` gives each 5 minutes on
+#   CIFAR-10
+
+# %%
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+
+import torch
+import torch.nn.functional as F
+
+import alexnet
+import convnext
+import googlenet
+import inception
+import lenet
+import resnet
+import vgg
+from lab import cli, data, figures, measure, results, training, weights
+
+
+# %% [markdown]
+# ## The networks for ImageNet
+
+# %%
+# torchvision's name, label, builder, side of the pictures.
+PUBLISHED = [
+    ("alexnet", "AlexNet", alexnet.alexnet, 224),
+    ("vgg16", "VGG-16", vgg.vgg16, 224),
+    ("googlenet", "GoogLeNet", googlenet.googlenet, 224),
+    ("inception_v3", "Inception v3", inception.inception_v3, 299),
+    ("resnet50", "ResNet-50", resnet.resnet50, 224),
+    ("resnet152", "ResNet-152", resnet.resnet152, 224),
+    ("convnext_tiny", "ConvNeXt-T", convnext.convnext_tiny, 224),
+    ("convnext_base", "ConvNeXt-B", convnext.convnext_base, 224),
+]
+
+
+# %%
+def costs(model, shape):
+    """Parameters, without auxiliary heads, and multiply-adds for one picture."""
+    heads = [part for name, part in model.named_children() if "aux" in name.lower()]
+    return (measure.parameters(model) - sum(map(measure.parameters, heads)),
+            measure.multiply_adds(model, shape))
+
+
+# %%
+def facts():
+    """What the slides state of the family: computed, or published by torchvision."""
+    values = {"resnet50_v2_accuracy":
+              weights.published_accuracy("resnet50", "IMAGENET1K_V2")}
+    with torch.device("meta"):
+        models = {name: (build(), (1, 3, side, side))
+                  for name, _, build, side in PUBLISHED}
+        models["lenet"] = lenet.LeNet5(), (1, 1, 28, 28)
+        for name, contestant in CONTESTANTS.items():
+            models[f"small_{name}"] = contestant.build(3), (1, 3, 32, 32)
+    for name, (model, shape) in models.items():
+        parameters, multiply_adds = costs(model, shape)
+        values[f"{name}_parameters"] = parameters
+        values[f"{name}_multiply_adds"] = multiply_adds
+    for name, *_ in PUBLISHED:
+        values[f"{name}_accuracy"] = weights.published_accuracy(name)
+    return values
+
+
+# %% [markdown]
+# ## The contest: small networks, the same seconds for each
+
+# %%
+@dataclass(frozen=True)
+class Contestant:
+    """A small network for 32x32 pictures, build(in_channels), and how to train it."""
+    label: str
+    build: Callable
+    lr: float
+    optimizer: Callable | None = None
+    loss: Callable = F.cross_entropy
+
+
+adamw = partial(torch.optim.AdamW, weight_decay=0.05)
+CONTESTANTS = {
+    "alexnet": Contestant("AlexNet", alexnet.SmallAlexNet, 0.02),
+    "vgg": Contestant("VGG", vgg.small_vgg, 0.1),
+    "googlenet": Contestant("GoogLeNet", googlenet.small_googlenet, 0.1,
+                            loss=googlenet.googlenet_loss),
+    "inception": Contestant("Inception v3", inception.small_inception, 0.1),
+    "resnet": Contestant("ResNet-20", lambda channels: resnet.CifarResNet(
+        20, in_channels=channels), 0.1),
+    "convnext": Contestant("ConvNeXt", convnext.small_convnext, 4e-3, adamw),
+}
+
+
+# %%
+def fast(build, in_channels):
+    """The network with its channels last in memory, which is faster on a CPU."""
+    return build(in_channels).to(memory_format=torch.channels_last)
+
+
+# %%
+def epochs_within(seconds, contestant, args):
+    """How many passes over the training set this machine makes in that time."""
+    train, _ = data.load(args, size=args.size)
+    torch.manual_seed(args.seed)
+    images, labels = train[:args.batch_size]
+    model = training.place(fast(contestant.build, images.shape[1]), args)
+    images, labels = images.to(args.device), labels.to(args.device)
+    taken = []
+    for _ in range(8):
+        start = time.perf_counter()
+        output = model(images)
+        contestant.loss(output, labels).backward()
+        model.zero_grad()
+        taken.append(time.perf_counter() - start)
+    epoch = sorted(taken)[4] * len(train) / len(images)
+    return max(1, round(seconds / epoch))
+
+
+# %%
+@cache
+def result(name, args):
+    """Test accuracy, seconds of training and epochs of one contestant."""
+    contestant = CONTESTANTS[name]
+    own = copy.copy(args)
+    own.lr = contestant.lr
+    own.epochs = 1 if args.quick else epochs_within(args.budget, contestant, args)
+    model, history = training.train_classifier(
+        partial(fast, contestant.build), own, args.seed, None, contestant.loss,
+        contestant.optimizer, validate=False)
+    _, test = data.load(args, size=args.size)
+    accuracy = training.evaluate(model, test, args)["accuracy"]
+    return accuracy, sum(history["seconds"]), own.epochs
+
+
+# %% [markdown]
+# ## Demo
+
+# %% Arguments
+if __name__ == "__main__":
+    common = {"batch_size": 128, "weight_decay": 5e-4, "size": 32}
+    args = cli.arguments(
+        digits={"budget": 5, "augment": False, **common},
+        cifar10={"budget": 300, "augment": True, **common},
+        fashion_mnist={"budget": 300, "augment": True, **common})
+
+# %% Accuracy against price
+if __name__ == "__main__":
+    from matplotlib.ticker import EngFormatter
+    values = facts()
+    figure, axes = figures.panels(
+        2, ylabel="top-1 accuracy on ImageNet (%)",
+        titles=["parameters", "multiply-adds for a picture"])
+    today = "ResNet-50, recipe of 2021"
+    for axis, price in zip(axes, ["parameters", "multiply_adds"]):
+        places = {label: (values[f"{name}_{price}"], 100 * values[f"{name}_accuracy"])
+                  for name, label, *_ in PUBLISHED}
+        places[today] = (values[f"resnet50_{price}"],
+                         100 * values["resnet50_v2_accuracy"])
+        places["LeNet-5, never tried"] = (values[f"lenet_{price}"], 50)
+        axis.set(xscale="log", ylim=(50, 88))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        axis.set_xlim(values[f"lenet_{price}"], 1.5 * max(x for x, _ in places.values()))
+        figures.points(axis, places, {today: "control", "LeNet-5, never tried": "muted"})
+    figures.save(figure, "cnn-family-accuracy")
+
+# %% The same seconds for each
+if __name__ == "__main__":
+    accuracies, roles = {}, {}
+    for name, contestant in CONTESTANTS.items():
+        accuracy, seconds, epochs = result(name, args)
+        for key, value in [("accuracy", accuracy), ("seconds", seconds),
+                           ("epochs", epochs)]:
+            results.record(f"{name}_{key}", value)
+        print(f"{contestant.label}: {accuracy:.1%} after {epochs} epochs, "
+              f"{seconds:.0f} s", flush=True)
+        accuracies[f"{contestant.label}, {epochs} epochs"] = 100 * accuracy
+    best = max(accuracies, key=accuracies.get)
+    figures.save(figures.bars(accuracies, unit="%", digits="{:.1f}",
+                              roles={best: "idea"}), "cnn-family-contest")
+
+# %% What this run measured
+if __name__ == "__main__":
+    results.save(facts())

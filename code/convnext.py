@@ -1,0 +1,462 @@
+# %% [markdown]
+# # ConvNeXt
+#
+# - **Paper**: Zhuang Liu, Hanzi Mao, Chao-Yuan Wu, Christoph Feichtenhofer,
+#   Trevor Darrell, Saining Xie. *A ConvNet for the 2020s*. CVPR 2022.
+#   [arXiv:2201.03545](https://arxiv.org/abs/2201.03545)
+# - **Idea**: train a ResNet as Transformers are trained, then take over their
+#   design, one change at a time, and keep the convolutions.
+# - **Demo**: the paper's road from ResNet to ConvNeXt in small, at about equal
+#   multiply-adds, and what a multiply-add of each kind of convolution costs.
+# - **Time**: about 50 s on 2 CPU cores
+
+# %%
+import time
+from dataclasses import dataclass
+from functools import cache, partial
+
+import torch
+import torch.nn.functional as F
+from einops.layers.torch import Rearrange
+from torch import nn
+
+from grad_cam import grad_cam
+from lab import cli, data, figures, measure, results, training, weights
+from resnet import projection
+
+
+# %% [markdown]
+# ## Blocks
+
+# %%
+class LayerNorm2d(nn.LayerNorm):
+    """The channels of each pixel, normalised by themselves.
+
+    (B, C, H, W) -> (B, C, H, W)
+    """
+
+    def forward(self, x):
+        return super().forward(x.movedim(1, 3)).movedim(3, 1)
+
+
+# %%
+def stochastic_depth(x, probability, training=True):
+    """Make whole samples of x (B, ...) zero, at random.
+
+    Huang et al. 2016: their block then only copies its input.
+    """
+    if not training or probability == 0:
+        return x
+    survival = 1 - probability
+    one_per_sample = [len(x)] + [1] * (x.ndim - 1)
+    noise = x.new_empty(one_per_sample).bernoulli_(survival)
+    if survival > 0:
+        # paper: x * survival in evaluation; here as in dropout
+        noise = noise / survival
+    return x * noise
+
+
+# %%
+class CNBlock(nn.Module):
+    """7x7 a channel, 1x1 to 4 C, 1x1 to C: (B, C, H, W)."""
+
+    def __init__(self, dim, layer_scale=1e-6, drop_probability=0):
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.Conv2d(dim, dim, 7, padding=3, groups=dim),
+            Rearrange("b c h w -> b h w c"),
+            nn.LayerNorm(dim, eps=1e-6),
+            nn.Linear(dim, 4 * dim),  # a 1x1 convolution
+            nn.GELU(),
+            nn.Linear(4 * dim, dim),
+            Rearrange("b h w c -> b c h w"))
+        scale = torch.full((dim, 1, 1), layer_scale)
+        self.layer_scale = nn.Parameter(scale)
+        self.p = drop_probability
+
+    def forward(self, x):
+        y = self.layer_scale * self.block(x)
+        return x + stochastic_depth(y, self.p, self.training)
+
+
+# %%
+def downsampling(in_channels, out_channels):
+    """Between two stages: (B, C, H, W) -> (B, C', H/2, W/2)."""
+    return nn.Sequential(
+        LayerNorm2d(in_channels, eps=1e-6),
+        nn.Conv2d(in_channels, out_channels, 2, stride=2))
+
+
+# %% [markdown]
+# ## The network, table 9
+
+# %%
+class ConvNeXt(nn.Module):
+    """(B, C, H, W) -> logits (B, K); in the paper C = 3, H = W = 224.
+
+    depths, widths: blocks and channels of each stage. patch_size: side of the
+    squares that the first layer cuts the picture into. drop_probability: of
+    the last block's stochastic depth; it grows from 0 block by block.
+    """
+
+    def __init__(self, depths, widths, drop_probability=0.0, layer_scale=1e-6,
+                 num_classes=1000, in_channels=3, patch_size=4):
+        super().__init__()
+        norm = partial(LayerNorm2d, eps=1e-6)
+        layers = [nn.Sequential(
+            nn.Conv2d(in_channels, widths[0], patch_size, stride=patch_size),
+            norm(widths[0]))]
+        drops = iter(drop_probability * i / max(sum(depths) - 1, 1)
+                     for i in range(sum(depths)))
+        for i, (depth, width) in enumerate(zip(depths, widths)):
+            if i > 0:
+                layers.append(downsampling(widths[i - 1], width))
+            layers.append(nn.Sequential(*[
+                CNBlock(width, layer_scale, next(drops)) for _ in range(depth)]))
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Sequential(
+            norm(widths[-1]), nn.Flatten(1), nn.Linear(widths[-1], num_classes))
+        self.apply(initialise)
+
+    def forward(self, x):
+        return self.classifier(self.avgpool(self.features(x)))
+
+
+# %%
+def initialise(module):
+    """Weights from N(0, 0.02^2), cut off at +-2, biases zero: appendix A.1."""
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+# %%
+def convnext_tiny(num_classes=1000):
+    return ConvNeXt((3, 3, 9, 3), (96, 192, 384, 768), 0.1, num_classes=num_classes)
+
+
+def convnext_small(num_classes=1000):
+    return ConvNeXt((3, 3, 27, 3), (96, 192, 384, 768), 0.4, num_classes=num_classes)
+
+
+def convnext_base(num_classes=1000):
+    return ConvNeXt((3, 3, 27, 3), (128, 256, 512, 1024), 0.5, num_classes=num_classes)
+
+
+def convnext_large(num_classes=1000):
+    return ConvNeXt((3, 3, 27, 3), (192, 384, 768, 1536), 0.5, num_classes=num_classes)
+
+
+# %%
+def small_convnext(in_channels, num_classes=10, width=24, depths=(1, 1, 3, 1)):
+    """For pictures of 32x32: four stages at 16x16, 8x8, 4x4 and 2x2.
+
+    layer_scale 1: 1e-6 is for networks many times deeper and longer training.
+    """
+    return ConvNeXt(depths, [width * 2 ** i for i in range(4)], layer_scale=1.0,
+                    num_classes=num_classes, in_channels=in_channels, patch_size=2)
+
+
+# %% [markdown]
+# ## The road from ResNet to ConvNeXt, section 2 and figure 2
+
+# %%
+@dataclass(frozen=True)
+class Design:
+    """A network between ResNet, as it stands, and ConvNeXt.
+
+    wider: so many times the width of the ResNet's 3x3 layers,
+    chosen for about equal multiply-adds.
+    """
+    wider: float = 1
+    depths: tuple = (1, 2, 2, 1)
+    patchify: bool = False
+    depthwise: bool = False     # one kernel a channel
+    inverted: bool = False      # wide inside, narrow outside
+    large_kernel: bool = False  # 7x7, before both 1x1
+    sparse: bool = False        # GELU; one, and one norm, a block
+    layer_norm: bool = False    # and downsampling by itself
+
+
+# %%
+ROAD = {  # the step's name, what it changes
+    "resnet": ("ResNet", {}),
+    "ratio": ("stages 1:1:3:1", {"depths": (1, 1, 3, 1)}),
+    "patchify": ("patchify stem", {"patchify": True}),
+    "depthwise": ("depthwise, wider", {"depthwise": True, "wider": 1.25}),
+    "inverted": ("inverted bottleneck", {"inverted": True, "wider": 1.5}),
+    "kernel": ("7×7, moved up", {"large_kernel": True, "wider": 1.75}),
+    "sparse": ("GELU, fewer norms", {"sparse": True}),
+    "convnext": ("LayerNorm: ConvNeXt", {"layer_norm": True, "wider": 1.5}),
+}
+# paper, figure 2: top-1 (%) on ImageNet at each of these steps
+PAPER = {"resnet": 78.8, "ratio": 79.4, "patchify": 79.5, "depthwise": 80.5,
+         "inverted": 80.6, "kernel": 80.6, "sparse": 81.4, "convnext": 82.0}
+
+
+def design(step):
+    """The design after all changes of ROAD up to `step`."""
+    changes = {}
+    for key, (_, change) in ROAD.items():
+        changes |= change
+        if key == step:
+            return Design(**changes)
+
+
+# %%
+def road_layers(in_channels, channels, stride, design):
+    """The layers of a block; its input is added to what they make of it."""
+    hidden = 4 * channels if design.inverted else channels // 4
+    if design.large_kernel:
+        kernels, widths = (7, 1, 1), (in_channels, in_channels, hidden, channels)
+    else:
+        kernels, widths = (1, 3, 1), (in_channels, hidden, hidden, channels)
+    layers = []
+    for i, kernel in enumerate(kernels):
+        spatial = kernel > 1
+        layers.append(nn.Conv2d(
+            widths[i], widths[i + 1], kernel, stride=stride if spatial else 1,
+            padding=kernel // 2, bias=False,
+            groups=widths[i] if spatial and design.depthwise else 1))
+        if i == 0 or not design.sparse:
+            layers.append(nn.BatchNorm2d(widths[i + 1]))
+        if i == 1 or i == 0 and not design.sparse:
+            layers.append(nn.GELU() if design.sparse else nn.ReLU())
+    return nn.Sequential(*layers)
+
+
+# %%
+class RoadBlock(nn.Module):
+    """A block on the way: at first ResNet's bottleneck.
+
+    (B, C, H, W) -> (B, channels, H / stride, W / stride)
+    """
+
+    def __init__(self, in_channels, channels, stride, design):
+        super().__init__()
+        self.block = road_layers(in_channels, channels, stride, design)
+        self.downsample = projection(in_channels, channels, stride)
+        self.activation = nn.Identity() if design.sparse else nn.ReLU()
+
+    def forward(self, x):
+        return self.activation(self.block(x) + self.downsample(x))
+
+
+# %%
+class RoadNet(nn.Module):
+    """(B, C, H, W) -> logits (B, K): stages at H/2, H/4, H/8 and H/16."""
+
+    def __init__(self, design, width, in_channels):
+        super().__init__()
+        kernel, stride, padding = (2, 2, 0) if design.patchify else (3, 1, 1)
+        stem = [nn.Conv2d(in_channels, width, kernel, stride, padding, bias=False),
+                nn.BatchNorm2d(width)]
+        if not design.patchify:
+            stem += [nn.ReLU(), nn.MaxPool2d(2)]
+        outside = width if design.inverted else 4 * width
+        stages = []
+        for stage, depth in enumerate(design.depths):
+            channels, blocks = outside * 2 ** stage, []
+            for stride in [min(stage + 1, 2)] + [1] * (depth - 1):
+                blocks.append(RoadBlock(width, channels, stride, design))
+                width = channels
+            stages.append(nn.Sequential(*blocks))
+        self.features = nn.Sequential(nn.Sequential(*stem), *stages)
+        self.fc = nn.Linear(width, 10)
+        self.apply(initialise)
+
+    def forward(self, x):
+        return self.fc(self.features(x).mean((2, 3)))
+
+
+# %%
+def road_network(step, width, in_channels=3):
+    """The network at `step` of ROAD, from a ResNet of `width`."""
+    chosen = design(step)
+    width = round(chosen.wider * width)
+    if chosen.layer_norm:
+        return small_convnext(in_channels, width=width, depths=chosen.depths)
+    return RoadNet(chosen, width, in_channels)
+
+
+# %% [markdown]
+# ## Training
+
+# %%
+@cache
+def trained(step, args, seed):
+    """The network at `step` of ROAD, trained with AdamW, and its history."""
+    # paper: 300 epochs, Mixup, CutMix, RandAugment, random erasing,
+    # stochastic depth, label smoothing; here: AdamW, its schedule, shifts and flips
+    return training.train_classifier(
+        partial(road_network, step, args.width), args, seed,
+        name=f"convnext-{step}-{args.data}-{seed}",
+        optimizer=partial(torch.optim.AdamW, lr=args.lr,
+                          weight_decay=args.weight_decay))
+
+
+# %%
+def seconds_per_giga(layer, x, repeats):
+    """Seconds of a forward and backward pass for 10^9 multiply-adds forward."""
+    giga = measure.multiply_adds(layer, tuple(x.shape)) / 1e9
+    found = []
+    for _ in range(repeats + 2):
+        began = time.perf_counter()
+        layer(x).sum().backward()
+        found.append((time.perf_counter() - began) / giga)
+    return found[2:]  # the first ones also set things up
+
+
+# %%
+def dots(rows, xlabel, notes=(), log=False, size=figures.FULL):
+    """A line for each label with its values as points and their median as a bar.
+
+    rows: {label: (role, values, texts)}, texts in the columns right of the points,
+    whose headings are notes.
+    """
+    figure, (axis,) = figures.panels(size=size, xlabel=xlabel)
+    axis.grid(axis="y", visible=False)
+    axis.grid(axis="x", visible=True)
+    axis.margins(x=0.06)
+    if log:
+        axis.set_xscale("log")
+    for row, (role, values, texts) in enumerate(rows.values()):
+        values = torch.tensor(values)
+        axis.plot(values, [row] * len(values), "o", color=figures.color(role),
+                  alpha=0.55, markersize=9, clip_on=False)
+        axis.plot(values.median(), row, "|", color=figures.color(role),
+                  markersize=26, markeredgewidth=5)
+        for column, text in enumerate(texts):
+            axis.text(1.13 + 0.17 * column, row, text, ha="right",
+                      va="center_baseline", transform=axis.get_yaxis_transform(),
+                      color=figures.color("muted" if column else "ink"))
+    for column, note in enumerate(notes):
+        axis.text(1.13 + 0.17 * column, -0.75, note, ha="right", va="bottom",
+                  transform=axis.get_yaxis_transform(), size=figures.SMALL,
+                  color=figures.color("muted"))
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set_ylim(len(rows) - 0.5, -0.6)
+    return figure
+
+
+# %%
+def facts():
+    """What the slides state of ConvNeXts, computed."""
+    values, image = {}, (1, 3, 224, 224)
+    with torch.device("meta"):
+        for build in [convnext_tiny, convnext_small, convnext_base, convnext_large]:
+            model, name = build(), build.__name__
+            values[f"{name}_parameters"] = measure.parameters(model)
+            values[f"{name}_multiply_adds"] = measure.multiply_adds(model, image)
+        block, shape = CNBlock(96), (1, 96, 56, 56)
+        depthwise = block.block[0]
+        values["CNBlock_parameters"] = measure.parameters(block)
+        values["depthwise_parameters"] = measure.parameters(depthwise)
+        values["depthwise_share"] = measure.multiply_adds(
+            depthwise, shape) / measure.multiply_adds(block, shape)
+        small = small_convnext(3)
+        values["small_parameters"] = measure.parameters(small)
+        values["small_multiply_adds"] = measure.multiply_adds(small, (1, 3, 32, 32))
+        for step in ROAD:
+            model = road_network(step, 16)
+            values[f"road_{step}_parameters"] = measure.parameters(model)
+            values[f"road_{step}_multiply_adds"] = measure.multiply_adds(
+                model, (1, 3, 32, 32))
+    return values
+
+
+# %% [markdown]
+# ## Demo
+
+# %% Arguments
+if __name__ == "__main__":
+    args = cli.arguments(
+        weights=["imagenet"], image=True,
+        cluttered={"epochs": 6, "batch_size": 64, "lr": 0.004, "weight_decay": 0.05,
+                   "augment": False, "size": 32, "width": 8, "runs": 3,
+                   "steps": ["resnet", "convnext"]},
+        cifar10={"epochs": 6, "batch_size": 64, "lr": 0.004, "weight_decay": 0.05,
+                 "augment": True, "size": 32, "width": 16, "runs": 1,
+                 "steps": list(ROAD)},
+        fashion_mnist={"epochs": 2, "batch_size": 64, "lr": 0.004, "weight_decay": 0.05,
+                       "augment": True, "size": 32, "width": 16, "runs": 1,
+                       "steps": ["resnet", "convnext"]})
+    if args.weights:
+        weights.classify(convnext_tiny(), "convnext_tiny", args, grad_cam,
+                         layer="features.7")
+        raise SystemExit
+
+# %% Architecture
+if __name__ == "__main__":
+    figures.save(figures.architecture(convnext_tiny(), (1, 3, 224, 224)),
+                 "convnext-architecture")
+
+# %% From ResNet to ConvNeXt
+if __name__ == "__main__":
+    train, _ = data.load(args, size=args.size)
+    rows = {}
+    for step in args.steps:
+        title, _ = ROAD[step]
+        histories = [trained(step, args, args.seed + run)[1]
+                     for run in range(args.runs)]
+        final = [history["accuracy"][-1] for history in histories]
+        results.record(f"{step}_accuracy", sum(final) / args.runs)
+        results.record(f"{step}_lowest", min(final))
+        results.record(f"{step}_highest", max(final))
+        seconds = sum(sum(history["seconds"]) for history in histories) / args.runs
+        results.record(f"{step}_seconds", seconds)
+        image = train[0][0]
+        work = measure.multiply_adds(
+            road_network(step, args.width, len(image)), (1, *image.shape))
+        results.record(f"{step}_multiply_adds", work)
+        role = {"resnet": "control", "convnext": "idea"}.get(step, "ink")
+        rows[title] = (role, [100 * accuracy for accuracy in final],
+                       [f"{work / 1e6:.1f} M", f"{PAPER[step]:.1f} %"])
+    figures.save(dots(rows, f"test accuracy (%), {args.runs} seeds",
+                      ["multiply-adds", "paper, ImageNet"]), "convnext-road")
+
+# %% What a multiply-add costs
+if __name__ == "__main__":
+    images = torch.randn(64, 64, 16, 16, device=args.device, requires_grad=True)
+    kinds = {
+        "3×3, dense": ("control", "dense", nn.Conv2d(64, 64, 3, padding=1)),
+        "1×1, dense": ("control", "pointwise", nn.Conv2d(64, 64, 1)),
+        "3×3, depthwise": ("idea", "depthwise3",
+                           nn.Conv2d(64, 64, 3, padding=1, groups=64)),
+        "7×7, depthwise": ("idea", "depthwise7",
+                           nn.Conv2d(64, 64, 7, padding=3, groups=64))}
+    rows = {}
+    for title, (role, key, layer) in kinds.items():
+        seconds = seconds_per_giga(layer.to(args.device), images, repeats=15)
+        median = torch.tensor(seconds).median().item()
+        results.record(f"{key}_seconds_per_giga", median)
+        rows[title] = (role, seconds, [f"{median:.2f} s"])
+    figures.save(dots(rows, "seconds for 10⁹ multiply-adds, forward and backward",
+                      ["median"], log=True), "convnext-cost")
+
+# %% One picture through the network
+if __name__ == "__main__":
+    _, test = data.load(args, size=args.size)
+    model, _ = trained("convnext", args, args.seed)
+    figures.save(figures.feature_maps(
+        model, test[3][0], [f"features.{i}" for i in (0, 1, 3, 5)]),
+        "convnext-feature-maps")
+
+# %% Where it looks
+if __name__ == "__main__":
+    _, test = data.load(args, size=args.size)
+    model, _ = trained("convnext", args, args.seed)
+    logits, labels = training.predict(model, test, args)
+    answers, shown = logits.argmax(dim=1), range(12)
+    heats = [grad_cam(model, "features.5", test[i][0].to(args.device)) for i in shown]
+    figures.save(figures.images(
+        [figures.heated(test.picture(i), heats[i].cpu()) for i in shown],
+        [f"{test.classes[labels[i]]}, said {test.classes[answers[i]]}" for i in shown],
+        highlight=[i for i in shown if labels[i] != answers[i]], columns=6),
+        "convnext-grad-cam")
+
+# %% What this run measured
+if __name__ == "__main__":
+    results.save(facts())

@@ -1,0 +1,613 @@
+# %% [markdown]
+# # Inception v3
+#
+# - **Paper**: Christian Szegedy, Vincent Vanhoucke, Sergey Ioffe, Jonathon Shlens,
+#   Zbigniew Wojna.
+#   *Rethinking the Inception Architecture for Computer Vision*. CVPR 2016.
+#   [arXiv:1512.00567](https://arxiv.org/abs/1512.00567)
+# - **Idea**: replace a large convolution by a chain of small ones that sees the same
+#   window for fewer multiply-adds, and never ask the network to be entirely sure.
+# - **Demo**: small networks that differ only in how their 5x5 is factorised or how
+#   they halve the grid: cost against accuracy; and label smoothing against none.
+# - **Time**: about 60 s on 2 CPU cores
+
+# %%
+import re
+from collections import namedtuple
+from functools import cache, partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from grad_cam import grad_cam
+from lab import cli, data, figures, measure, results, training, weights
+
+
+# %% [markdown]
+# ## A convolution and its factors
+
+# %%
+class BasicConv2d(nn.Module):
+    """Convolution, batch normalisation, ReLU."""
+
+    def __init__(self, in_channels, out_channels, kernel_size,
+                 stride=1, padding=0):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size,
+            stride=stride, padding=padding, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
+
+    def forward(self, x):
+        return F.relu(self.bn(self.conv(x)))
+
+
+# %%
+def padded(in_channels, out_channels, height, width=None):
+    """A BasicConv2d that keeps height and width; odd sizes."""
+    kernel = (height, width or height)
+    return BasicConv2d(in_channels, out_channels, kernel,
+                       padding=(kernel[0] // 2, kernel[1] // 2))
+
+
+# %%
+def conv5x5(in_channels, channels):
+    """The control: one 5x5, 25 weights a pair of channels."""
+    return padded(in_channels, channels, 5)
+
+
+def two_conv3x3(in_channels, channels):
+    """Section 3.1: two 3x3 see 5x5 pixels, 18 weights."""
+    return nn.Sequential(
+        padded(in_channels, channels, 3),
+        padded(channels, channels, 3))
+
+
+def conv1x5_5x1(in_channels, channels):
+    """Section 3.2: a row, then a column, 10 weights."""
+    return nn.Sequential(
+        padded(in_channels, channels, 1, 5),
+        padded(channels, channels, 5, 1))
+
+
+# %%
+def average3x3(x):
+    """The mean of each pixel's neighbours, on the same grid."""
+    return F.avg_pool2d(x, kernel_size=3, stride=1, padding=1)
+
+
+def through(x, *layers):
+    """x after one layer after the other."""
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+# %% [markdown]
+# ## The paper's block, figures 4 to 6
+
+# %%
+class InceptionModule(nn.Module):
+    """Figure 5; with large=conv5x5 figure 4, GoogLeNet's.
+
+    (B, C, H, W) -> (B, sum of the branches' channels, H, W).
+    branch3x3, branch5x5: channels of its 1x1, of the rest.
+    """
+
+    def __init__(self, in_channels, branch1x1, branch3x3,
+                 branch5x5, branch_pool, large=two_conv3x3):
+        super().__init__()
+        conv1x1 = partial(padded, in_channels, height=1)
+        self.branch1x1 = conv1x1(branch1x1)
+        self.branch3x3_1 = conv1x1(branch3x3[0])
+        self.branch3x3_2 = padded(*branch3x3, 3)
+        self.branch5x5_1 = conv1x1(branch5x5[0])
+        self.branch5x5_2 = large(*branch5x5)
+        self.branch_pool = conv1x1(branch_pool)
+
+    def forward(self, x):
+        return torch.cat([
+            self.branch1x1(x),
+            through(x, self.branch3x3_1, self.branch3x3_2),
+            through(x, self.branch5x5_1, self.branch5x5_2),
+            self.branch_pool(average3x3(x))], dim=1)
+
+
+# %%
+class ParallelReduction(nn.Module):
+    """Figure 10: half of the new channels from a convolution
+    of stride 2, half from pooling. Both see the large grid.
+
+    (B, C, H, W) -> (B, 2 C, H/2, W/2)
+    """
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = BasicConv2d(channels, channels, 3,
+                                stride=2, padding=1)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+
+    def forward(self, x):
+        return torch.cat([self.conv(x), self.pool(x)], dim=1)
+
+
+# %%
+def pool_first(channels):
+    """Figure 9, left: cheap, but the pooled grid is a bottleneck."""
+    return nn.Sequential(
+        nn.MaxPool2d(3, stride=2, padding=1),
+        padded(channels, 2 * channels, 3))
+
+
+def conv_first(channels):
+    """Figure 9, right: no bottleneck, but on the large grid."""
+    return nn.Sequential(
+        padded(channels, 2 * channels, 3),
+        nn.MaxPool2d(3, stride=2, padding=1))
+
+
+# %% [markdown]
+# ## The blocks of the library
+#
+# The paper has no table of the channels. These are those of the authors' code, and of
+# torchvision's, and so are the names.
+
+# %%
+class InceptionA(nn.Module):
+    """On 35x35: (B, C, H, W) -> (B, 224 + pool_features, H, W)."""
+
+    def __init__(self, in_channels, pool_features):
+        super().__init__()
+        self.branch1x1 = padded(in_channels, 64, 1)
+        self.branch5x5_1 = padded(in_channels, 48, 1)
+        # paper: 3x3 here in figure 5; torchvision: 5x5
+        self.branch5x5_2 = padded(48, 64, 5)
+        self.branch3x3dbl_1 = padded(in_channels, 64, 1)
+        self.branch3x3dbl_2 = padded(64, 96, 3)
+        self.branch3x3dbl_3 = padded(96, 96, 3)
+        self.branch_pool = padded(in_channels, pool_features, 1)
+
+    def forward(self, x):
+        return torch.cat([
+            self.branch1x1(x),
+            through(x, self.branch5x5_1, self.branch5x5_2),
+            through(x, self.branch3x3dbl_1,
+                    self.branch3x3dbl_2, self.branch3x3dbl_3),
+            self.branch_pool(average3x3(x))], dim=1)
+
+
+# %%
+class InceptionB(nn.Module):
+    """35x35 to 17x17, figure 10: (B, C, H, W) ->
+    (B, C + 480, (H - 1) / 2, (W - 1) / 2)."""
+
+    def __init__(self, in_channels):
+        super().__init__()
+        # paper: a 1x1 before this 3x3; torchvision: none
+        self.branch3x3 = BasicConv2d(in_channels, 384, 3, stride=2)
+        self.branch3x3dbl_1 = padded(in_channels, 64, 1)
+        self.branch3x3dbl_2 = padded(64, 96, 3)
+        self.branch3x3dbl_3 = BasicConv2d(96, 96, 3, stride=2)
+
+    def forward(self, x):
+        return torch.cat([
+            self.branch3x3(x),
+            through(x, self.branch3x3dbl_1,
+                    self.branch3x3dbl_2, self.branch3x3dbl_3),
+            F.max_pool2d(x, kernel_size=3, stride=2)], dim=1)
+
+
+# %%
+class InceptionC(nn.Module):
+    """On 17x17, figure 6: (B, C, H, W) -> (B, 768, H, W)."""
+
+    def __init__(self, in_channels, channels_7x7):
+        super().__init__()
+        c7 = channels_7x7
+        self.branch1x1 = padded(in_channels, 192, 1)
+        self.branch7x7_1 = padded(in_channels, c7, 1)
+        self.branch7x7_2 = padded(c7, c7, 1, 7)
+        self.branch7x7_3 = padded(c7, 192, 7, 1)
+        self.branch7x7dbl_1 = padded(in_channels, c7, 1)
+        self.branch7x7dbl_2 = padded(c7, c7, 7, 1)
+        self.branch7x7dbl_3 = padded(c7, c7, 1, 7)
+        self.branch7x7dbl_4 = padded(c7, c7, 7, 1)
+        self.branch7x7dbl_5 = padded(c7, 192, 1, 7)
+        self.branch_pool = padded(in_channels, 192, 1)
+
+    def forward(self, x):
+        return torch.cat([
+            self.branch1x1(x),
+            through(x, self.branch7x7_1, self.branch7x7_2,
+                    self.branch7x7_3),
+            through(x, self.branch7x7dbl_1, self.branch7x7dbl_2,
+                    self.branch7x7dbl_3, self.branch7x7dbl_4,
+                    self.branch7x7dbl_5),
+            self.branch_pool(average3x3(x))], dim=1)
+
+
+# %%
+class InceptionD(nn.Module):
+    """17x17 to 8x8: (B, C, H, W) ->
+    (B, C + 512, (H - 1) / 2, (W - 1) / 2)."""
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.branch3x3_1 = padded(in_channels, 192, 1)
+        self.branch3x3_2 = BasicConv2d(192, 320, 3, stride=2)
+        self.branch7x7x3_1 = padded(in_channels, 192, 1)
+        self.branch7x7x3_2 = padded(192, 192, 1, 7)
+        self.branch7x7x3_3 = padded(192, 192, 7, 1)
+        self.branch7x7x3_4 = BasicConv2d(192, 192, 3, stride=2)
+
+    def forward(self, x):
+        return torch.cat([
+            through(x, self.branch3x3_1, self.branch3x3_2),
+            through(x, self.branch7x7x3_1, self.branch7x7x3_2,
+                    self.branch7x7x3_3, self.branch7x7x3_4),
+            F.max_pool2d(x, kernel_size=3, stride=2)], dim=1)
+
+
+# %%
+class InceptionE(nn.Module):
+    """On 8x8, figure 7, 1x3 and 3x1 side by side:
+    (B, C, H, W) -> (B, 2048, H, W)."""
+
+    def __init__(self, in_channels):
+        super().__init__()
+        self.branch1x1 = padded(in_channels, 320, 1)
+        self.branch3x3_1 = padded(in_channels, 384, 1)
+        self.branch3x3_2a = padded(384, 384, 1, 3)
+        self.branch3x3_2b = padded(384, 384, 3, 1)
+        self.branch3x3dbl_1 = padded(in_channels, 448, 1)
+        self.branch3x3dbl_2 = padded(448, 384, 3)
+        self.branch3x3dbl_3a = padded(384, 384, 1, 3)
+        self.branch3x3dbl_3b = padded(384, 384, 3, 1)
+        self.branch_pool = padded(in_channels, 192, 1)
+
+    def forward(self, x):
+        one = self.branch1x1(x)
+        three = self.branch3x3_1(x)
+        three = [self.branch3x3_2a(three), self.branch3x3_2b(three)]
+        five = through(x, self.branch3x3dbl_1, self.branch3x3dbl_2)
+        five = [self.branch3x3dbl_3a(five), self.branch3x3dbl_3b(five)]
+        pooled = self.branch_pool(average3x3(x))
+        return torch.cat([one, *three, *five, pooled], dim=1)
+
+
+# %%
+class InceptionAux(nn.Module):
+    """A second classifier on the 17x17 grid, figure 8:
+    (B, C, 17, 17) -> logits (B, K)."""
+
+    def __init__(self, in_channels, num_classes):
+        super().__init__()
+        self.conv0 = padded(in_channels, 128, 1)
+        self.conv1 = BasicConv2d(128, 768, 5)
+        self.fc = nn.Linear(768, num_classes)
+        self.fc.stddev = 0.001
+
+    def forward(self, x):
+        x = F.avg_pool2d(x, kernel_size=5, stride=3)   # (B, C, 5, 5)
+        x = self.conv1(self.conv0(x))                  # (B, 768, 1, 1)
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+# %% [markdown]
+# ## The network for ImageNet, table 1
+
+# %%
+InceptionOutputs = namedtuple("InceptionOutputs", ["logits", "aux_logits"])
+
+
+# %%
+class Inception3(nn.Module):
+    """(B, 3, 299, 299) -> logits (B, K); in training with aux_logits
+    InceptionOutputs, two logits (B, K)."""
+
+    def __init__(self, num_classes=1000, aux_logits=True,
+                 transform_input=False, dropout=0.5):
+        super().__init__()
+        self.transform_input = transform_input
+        self.add_stem()
+        self.add_blocks()
+        self.AuxLogits = InceptionAux(768, num_classes) if aux_logits else None
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(2048, num_classes)
+        self.apply(initialise)
+
+    def add_stem(self):
+        self.Conv2d_1a_3x3 = BasicConv2d(3, 32, 3, stride=2)
+        self.Conv2d_2a_3x3 = BasicConv2d(32, 32, 3)
+        self.Conv2d_2b_3x3 = padded(32, 64, 3)
+        self.maxpool1 = nn.MaxPool2d(3, stride=2)
+        # paper: 3x3, 3x3 of stride 2, 3x3; here as in torchvision:
+        self.Conv2d_3b_1x1 = BasicConv2d(64, 80, 1)
+        self.Conv2d_4a_3x3 = BasicConv2d(80, 192, 3)
+        self.maxpool2 = nn.MaxPool2d(3, stride=2)
+
+    def add_blocks(self):
+        self.Mixed_5b = InceptionA(192, pool_features=32)
+        self.Mixed_5c = InceptionA(256, pool_features=64)
+        self.Mixed_5d = InceptionA(288, pool_features=64)
+        self.Mixed_6a = InceptionB(288)
+        self.Mixed_6b = InceptionC(768, channels_7x7=128)
+        self.Mixed_6c = InceptionC(768, channels_7x7=160)
+        self.Mixed_6d = InceptionC(768, channels_7x7=160)
+        self.Mixed_6e = InceptionC(768, channels_7x7=192)
+        self.Mixed_7a = InceptionD(768)
+        self.Mixed_7b = InceptionE(1280)
+        self.Mixed_7c = InceptionE(2048)
+
+    def forward(self, x):
+        x = through(as_published(x) if self.transform_input else x,
+                    self.Conv2d_1a_3x3, self.Conv2d_2a_3x3,
+                    self.Conv2d_2b_3x3, self.maxpool1, self.Conv2d_3b_1x1,
+                    self.Conv2d_4a_3x3, self.maxpool2)  # (B, 192, 35, 35)
+        x = through(x, self.Mixed_5b, self.Mixed_5c, self.Mixed_5d)
+        x = through(x, self.Mixed_6a, self.Mixed_6b, self.Mixed_6c,
+                    self.Mixed_6d, self.Mixed_6e)       # (B, 768, 17, 17)
+        aux_logits = None
+        if self.training and self.AuxLogits is not None:
+            aux_logits = self.AuxLogits(x)
+        x = through(x, self.Mixed_7a, self.Mixed_7b, self.Mixed_7c)
+        x = self.dropout(self.avgpool(x)).flatten(1)    # (B, 2048)
+        logits = self.fc(x)
+        if aux_logits is None:
+            return logits
+        return InceptionOutputs(logits, aux_logits)
+
+
+# %%
+def as_published(x):
+    """Pictures normalised as torchvision does, as TensorFlow does: -1 to 1."""
+    mean, std = x.new_tensor([[0.485, 0.456, 0.406],
+                              [0.229, 0.224, 0.225]])[..., None, None]
+    return x * (std / 0.5) + (mean - 0.5) / 0.5
+
+
+# %%
+def initialise(module):
+    """Weights from N(0, 0.1^2), cut at -2 and 2, as in torchvision."""
+    if isinstance(module, (nn.Conv2d, nn.Linear)):
+        # torchvision means 0.01 for AuxLogits.conv1, but its loop passes it by
+        std = getattr(module, "stddev", 0.1)
+        nn.init.trunc_normal_(module.weight, std=std, a=-2, b=2)
+
+
+# %%
+def inception_v3(num_classes=1000, aux_logits=True, transform_input=False):
+    """Inception v3; the published weights need transform_input=True."""
+    return Inception3(num_classes, aux_logits, transform_input)
+
+
+# %% [markdown]
+# ## A small network of the paper's blocks
+
+# %%
+class SmallInception(nn.Module):
+    """Three modules, two reductions: (B, C, H, W) -> logits (B, K)."""
+
+    def __init__(self, in_channels, num_classes=10, width=16, stride=1,
+                 large=two_conv3x3, reduction=ParallelReduction):
+        super().__init__()
+        self.stem = BasicConv2d(in_channels, 2 * width, 3, stride, padding=1)
+        self.reduce1 = reduction(2 * width)
+        self.mixed1 = even_module(4 * width, width, large)
+        self.mixed2 = even_module(4 * width, 2 * width, large)
+        self.reduce2 = reduction(8 * width)
+        self.mixed3 = even_module(16 * width, 4 * width, large)
+        self.fc = nn.Linear(16 * width, num_classes)
+
+    def forward(self, x):
+        x = self.reduce1(self.stem(x))       # (B, 4 width, H / 2 stride, ...)
+        x = self.mixed2(self.mixed1(x))      # (B, 8 width, same)
+        x = self.mixed3(self.reduce2(x))     # (B, 16 width, half of that)
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+# %%
+def even_module(in_channels, width, large):
+    """An InceptionModule of four branches of `width` channels."""
+    return InceptionModule(in_channels, width, (width, width),
+                           (width, width), width, large)
+
+
+def small_inception(in_channels, num_classes=10, width=16, stride=1, **options):
+    """For 32x32 pictures; options: large, reduction."""
+    return SmallInception(in_channels, num_classes, width, stride, **options)
+
+
+# %% [markdown]
+# ## Training
+
+# %%
+def label_smoothing_loss(logits, labels, epsilon=0.1):
+    """Cross-entropy with smoothed labels, section 7.
+
+    logits (B, K), labels (B).
+    q'(k) = (1 - epsilon) [k is the label] + epsilon / K
+    """
+    num_classes = logits.shape[1]
+    q = F.one_hot(labels, num_classes)                  # (B, K)
+    q = (1 - epsilon) * q + epsilon / num_classes
+    return -(q * logits.log_softmax(dim=1)).sum(dim=1).mean()
+
+
+# %%
+# What the small networks differ in; the first is the paper's.
+VARIANTS = {
+    "two_3x3": {}, "5x5": {"large": conv5x5}, "1x5_5x1": {"large": conv1x5_5x1},
+    "pool_first": {"reduction": pool_first}, "conv_first": {"reduction": conv_first}}
+LABELS = {"two_3x3": "two 3×3", "5x5": "5×5", "1x5_5x1": "1×5, 5×1",
+          "pool_first": "pool first", "conv_first": "conv first"}
+
+
+@cache
+def trained(variant, epsilon, args, seed):
+    """A small network, trained on args.data with labels smoothed by epsilon, and its
+    history."""
+    network = partial(small_inception, width=args.width, stride=args.stride,
+                      **VARIANTS[variant])
+    return training.train_classifier(
+        network, args, seed, f"inception-{variant}-{epsilon}-{args.data}-{seed}",
+        loss=partial(label_smoothing_loss, epsilon=epsilon))
+
+
+# %%
+def depth(model):
+    """Layers with weights on the longest way through an Inception3."""
+    layers = 1  # fc
+    for name, part in model.named_children():
+        steps = [int(step) for branch, _ in part.named_children()
+                 for step in re.findall(r"_(\d)", branch)]
+        layers += max(steps) if steps else name.startswith("Conv2d")
+    return layers
+
+
+def facts():
+    """What the slides state of Inception v3, computed."""
+    values, pixels = {}, (1, 64, 32, 32)
+    with torch.device("meta"):
+        model = inception_v3()
+        values["parameters"] = measure.parameters(model)
+        values["aux_parameters"] = measure.parameters(model.AuxLogits)
+        values["inference_parameters"] = (
+            values["parameters"] - values["aux_parameters"])
+        values["multiply_adds"] = measure.multiply_adds(model, (1, 3, 299, 299))
+        values["depth"] = depth(model)
+        figure5 = InceptionModule(192, 64, (48, 64), (64, 96), 32)
+        for name, block in [("figure5", figure5), ("InceptionA", model.Mixed_5b)]:
+            cost = measure.multiply_adds(block, (1, 192, 35, 35))
+            values[f"{name}_multiply_adds"] = cost
+        whole = measure.multiply_adds(conv5x5(64, 64), pixels)
+        for name, large in [("two_3x3", two_conv3x3), ("1x5_5x1", conv1x5_5x1),
+                            ("3x3", partial(padded, height=3))]:
+            cost = measure.multiply_adds(large(64, 64), pixels)
+            values[f"{name}_of_5x5"] = cost / whole
+        values["5x5_of_3x3"] = 1 / values["3x3_of_5x5"]
+        for name, reduction in [("conv_first", conv_first), ("pool_first", pool_first),
+                                ("parallel", ParallelReduction)]:
+            cost = measure.multiply_adds(reduction(64), pixels)
+            values[f"{name}_multiply_adds"] = cost
+        for name, options in VARIANTS.items():
+            small = small_inception(1, width=6, stride=2, **options)
+            values[f"small_{name}_parameters"] = measure.parameters(small)
+        values["contest_parameters"] = measure.parameters(small_inception(3))
+    return values
+
+
+# %%
+def confidence(variant, epsilon, args, seed):
+    """On the test set: the largest probability (N), whether that class was right
+    (N), and the mean negative log-likelihood."""
+    _, test = data.load(args, size=args.size)
+    model, _ = trained(variant, epsilon, args, seed)
+    logits, labels = training.predict(model, test, args)
+    p, predicted = logits.softmax(dim=1).max(dim=1)
+    return p, predicted == labels, F.cross_entropy(logits, labels)
+
+
+# %% [markdown]
+# ## Demo
+
+# %% Arguments
+if __name__ == "__main__":
+    common = {"batch_size": 64, "weight_decay": 5e-4, "size": 32, "stride": 2}
+    factors = ["5x5", "two_3x3", "1x5_5x1"]
+    args = cli.arguments(
+        weights=["imagenet"], image=True,
+        # paper: RMSProp, 0.045, 100 epochs; here: SGD with momentum
+        cluttered={"epochs": 3, "lr": 0.2, "width": 6, "augment": False, "runs": 3,
+                   "variants": factors, **common},
+        cifar10={"epochs": 10, "lr": 0.1, "width": 8, "augment": True, "runs": 1,
+                 "variants": [*factors, "pool_first", "conv_first"], **common},
+        fashion_mnist={"epochs": 2, "lr": 0.1, "width": 8, "augment": True, "runs": 1,
+                       "variants": factors, **common})
+    if args.weights:
+        weights.classify(inception_v3(transform_input=True), "inception_v3", args,
+                         grad_cam, layer="Mixed_7c")
+        raise SystemExit
+
+# %% Architecture
+if __name__ == "__main__":
+    with torch.device("meta"):
+        model = inception_v3()
+    figure = figures.architecture(
+        model, (1, 3, 299, 299),
+        layers=["Conv2d_1a_3x3", "Conv2d_2b_3x3", "Conv2d_4a_3x3", "Mixed_5b",
+                "Mixed_5d", "Mixed_6a", "Mixed_6e", "Mixed_7a", "Mixed_7c", "fc"])
+    figures.save(figure, "inception-architecture")
+
+# %% Cost against accuracy
+if __name__ == "__main__":
+    train, _ = data.load(args, size=args.size)
+    shape, ticks = (1, *train[0][0].shape), []
+    figure, (axis,) = figures.panels(ylabel="test accuracy (%)")
+    for x, name in enumerate(args.variants):
+        histories = [trained(name, 0.0, args, args.seed + run)[1]
+                     for run in range(args.runs)]
+        runs = torch.tensor([history["accuracy"][-1] for history in histories])
+        network = small_inception(shape[1], width=args.width, stride=args.stride,
+                                  **VARIANTS[name])
+        cost = measure.multiply_adds(network, shape)
+        ticks.append(f"{LABELS[name]}\n{cost / 1e6:.2f} M multiply-adds")
+        color = figures.color("idea" if name in ("two_3x3", "1x5_5x1") else "control")
+        axis.plot(len(runs) * [x], 100 * runs, "o", color=color, markersize=11,
+                  alpha=0.6)
+        axis.plot([x - 0.16, x + 0.16], 2 * [100 * runs.mean()], color=color)
+        for key, value in [("", runs.mean()), ("_lowest", runs.min()),
+                           ("_highest", runs.max())]:
+            results.record(f"{name}_accuracy{key}", value)
+        results.record(f"{name}_multiply_adds", cost)
+    axis.set_xticks(range(len(ticks)), ticks)
+    axis.set_xlim(-0.5, len(ticks) - 0.5)
+    figures.save(figure, "inception-factors")
+
+# %% Label smoothing
+if __name__ == "__main__":
+    figure, (axis,) = figures.panels(
+        xlabel="probability of the most likely class", ylabel="test pictures (%)")
+    for name, role, epsilon in [("plain", "control", 0.0), ("smoothed", "idea", 0.1)]:
+        found = [confidence("two_3x3", epsilon, args, args.seed + run)
+                 for run in range(args.runs)]
+        shares = [p.histc(10, min=0, max=1) / len(p) for p, _, _ in found]
+        figures.band(axis, torch.arange(0.05, 1, 0.1), 100 * torch.stack(shares), role,
+                     f"{name} labels")
+        p, right = (torch.cat(part) for part in list(zip(*found))[:2])
+        results.record(f"{name}_accuracy", right.float().mean())
+        results.record(f"{name}_confidence", p.mean())
+        results.record(f"{name}_confidence_wrong", p[~right].mean())
+        results.record(f"{name}_nll", torch.stack([nll for *_, nll in found]).mean())
+    axis.set_xlim(0, 1)
+    figures.label_lines(axis)
+    figures.save(figure, "inception-smoothing")
+
+# %% One picture through the network
+if __name__ == "__main__":
+    _, test = data.load(args, size=args.size)
+    model, _ = trained("two_3x3", 0.0, args, args.seed)
+    figures.save(figures.feature_maps(
+        model, test[3][0], ["stem", "reduce1", "mixed1", "mixed2", "mixed3"]),
+        "inception-feature-maps")
+
+# %% Where the network looked
+if __name__ == "__main__":
+    _, test = data.load(args, size=args.size)
+    model, _ = trained("two_3x3", 0.0, args, args.seed)
+    shown = range(12)
+    logits, labels = training.predict(model, test, args)
+    predicted = logits.argmax(dim=1)
+    heats = [grad_cam(model, "mixed2", test[i][0].to(args.device)).cpu() for i in shown]
+    figures.save(figures.images(
+        [figures.heated(test.picture(i), heat) for i, heat in zip(shown, heats)],
+        [f"{test.classes[labels[i]]}, said {test.classes[predicted[i]]}"
+         for i in shown],
+        highlight=[i for i in shown if labels[i] != predicted[i]], columns=6),
+        "inception-grad-cam")
+
+# %% What this run measured
+if __name__ == "__main__":
+    results.save(facts())

@@ -1,0 +1,414 @@
+# %% [markdown]
+# # VGG
+#
+# - **Paper**: Karen Simonyan, Andrew Zisserman.
+#   *Very Deep Convolutional Networks for Large-Scale Image Recognition*. ICLR 2015.
+#   [arXiv:1409.1556](https://arxiv.org/abs/1409.1556)
+# - **Idea**: make every convolution 3x3; three of them in a row see as far as one of
+#   7x7, have fewer weights, and bend the signal three times instead of once.
+# - **Demo**: three 3x3 convolutions against one of 7x7, the same network deeper and
+#   deeper with and without batch normalisation, how large the signal is in a new
+#   VGG-19, and what a trained small VGG looks at.
+# - **Time**: about 50 s on 2 CPU cores
+
+# %%
+from functools import cache, partial
+
+import torch
+from torch import nn
+
+from grad_cam import grad_cam
+from lab import cli, data, figures, measure, results, training, weights
+
+
+# %% [markdown]
+# ## Blocks
+
+# %%
+def convolution(in_channels, channels, kernel_size=3, batch_norm=False):
+    """A convolution that keeps H and W, and its ReLU.
+
+    (B, in_channels, H, W) -> (B, channels, H, W), as a list.
+    """
+    layers = [nn.Conv2d(in_channels, channels, kernel_size,
+                        padding=kernel_size // 2)]
+    if batch_norm:   # paper: none; it came a year later
+        layers.append(nn.BatchNorm2d(channels))
+    return [*layers, nn.ReLU()]
+
+
+# %%
+def make_layers(configuration, batch_norm=False, in_channels=3):
+    """The layers of a column of table 1, before the classifier.
+
+    A number is a 3x3 convolution with so many channels, a pair
+    is (channels, kernel size), "M" halves height and width.
+    """
+    layers = []
+    for entry in configuration:
+        if entry == "M":
+            layers.append(nn.MaxPool2d(kernel_size=2))
+        elif entry == "LRN":   # AlexNet's; torch divides alpha by 5
+            layers.append(nn.LocalResponseNorm(
+                size=5, alpha=5 * 1e-4, beta=0.75, k=2))
+        else:
+            channels, size = entry if isinstance(entry, tuple) else (entry, 3)
+            layers += convolution(in_channels, channels, size, batch_norm)
+            in_channels = channels
+    return nn.Sequential(*layers)
+
+
+# %% [markdown]
+# ## The networks for ImageNet, table 1
+
+# %%
+CONFIGURATIONS = {
+    "A": [64, "M", 128, "M", *2 * [256], "M",
+          *2 * [512], "M", *2 * [512], "M"],
+    "A-LRN": [64, "LRN", "M", 128, "M", *2 * [256], "M",
+              *2 * [512], "M", *2 * [512], "M"],
+    "B": [*2 * [64], "M", *2 * [128], "M", *2 * [256], "M",
+          *2 * [512], "M", *2 * [512], "M"],
+    "C": [*2 * [64], "M", *2 * [128], "M", *2 * [256], (256, 1), "M",
+          *2 * [512], (512, 1), "M", *2 * [512], (512, 1), "M"],
+    "D": [*2 * [64], "M", *2 * [128], "M", *3 * [256], "M",
+          *3 * [512], "M", *3 * [512], "M"],
+    "E": [*2 * [64], "M", *2 * [128], "M", *4 * [256], "M",
+          *4 * [512], "M", *4 * [512], "M"],
+}
+
+
+# %%
+def last_channels(features):
+    """How many channels the last convolution puts out."""
+    return [layer.out_channels for layer in features
+            if isinstance(layer, nn.Conv2d)][-1]
+
+
+# %%
+class VGG(nn.Module):
+    """(B, 3, H, W) -> logits (B, K), H = W = 224."""
+
+    def __init__(self, features, num_classes=1000,
+                 hidden_size=4096):
+        super().__init__()
+        self.features = features   # (B, 512, H/32, W/32)
+        # paper: none; here: for other sizes than 224
+        self.avgpool = nn.AdaptiveAvgPool2d((7, 7))
+        self.classifier = nn.Sequential(
+            nn.Linear(last_channels(features) * 7 * 7, hidden_size),
+            nn.ReLU(), nn.Dropout(p=0.5),
+            nn.Linear(hidden_size, hidden_size),
+            nn.ReLU(), nn.Dropout(p=0.5),
+            nn.Linear(hidden_size, num_classes))
+        self.apply(initialise)
+
+    def forward(self, x):
+        x = self.avgpool(self.features(x))   # (B, 512, 7, 7)
+        return self.classifier(x.flatten(1))
+
+
+# %%
+def initialise(module):
+    """As torchvision: He et al. 2015, and N(0, 0.01^2) for linear layers.
+
+    paper: N(0, 10^-2 variance) for net A; deeper ones start with A's layers.
+    """
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(module.bias)
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.01)
+        nn.init.zeros_(module.bias)
+
+
+# %%
+def vgg(configuration, num_classes=1000, batch_norm=False):
+    """The network of a column of table 1, by the column's letter."""
+    return VGG(make_layers(CONFIGURATIONS[configuration], batch_norm), num_classes)
+
+
+# %%
+def vgg11(num_classes=1000):
+    return vgg("A", num_classes)
+
+
+def vgg13(num_classes=1000):
+    return vgg("B", num_classes)
+
+
+def vgg16(num_classes=1000):
+    return vgg("D", num_classes)
+
+
+def vgg19(num_classes=1000):
+    return vgg("E", num_classes)
+
+
+# %%
+def vgg11_bn(num_classes=1000):
+    return vgg("A", num_classes, batch_norm=True)
+
+
+def vgg13_bn(num_classes=1000):
+    return vgg("B", num_classes, batch_norm=True)
+
+
+def vgg16_bn(num_classes=1000):
+    return vgg("D", num_classes, batch_norm=True)
+
+
+def vgg19_bn(num_classes=1000):
+    return vgg("E", num_classes, batch_norm=True)
+
+
+# %%
+# Two columns that torchvision leaves out; neither won.
+def vgg11_lrn(num_classes=1000):
+    return vgg("A-LRN", num_classes)
+
+
+def vgg16_c(num_classes=1000):
+    return vgg("C", num_classes)
+
+
+# %% [markdown]
+# ## Small networks for small pictures
+
+# %%
+class SmallVGG(nn.Module):
+    """Layers as above; then the mean of each map and one linear layer.
+
+    (B, C, H, W) -> logits (B, K)
+    """
+
+    def __init__(self, configuration, in_channels=3,
+                 num_classes=10, batch_norm=False):
+        super().__init__()
+        self.features = make_layers(configuration, batch_norm,
+                                    in_channels)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(last_channels(self.features),
+                                    num_classes)
+        self.features.apply(initialise)   # N(0, 0.01^2) is for 4096 inputs
+
+    def forward(self, x):
+        x = self.avgpool(self.features(x))   # (B, C, 1, 1)
+        return self.classifier(x.flatten(1))
+
+
+# %%
+def small_vgg(in_channels=3, num_classes=10, width=32):
+    """Seven 3x3 convolutions with batch norm for 32x32 pictures."""
+    configuration = [width, width, "M", 2 * width, 2 * width, "M",
+                     *3 * [4 * width], "M"]
+    return SmallVGG(configuration, in_channels, num_classes, batch_norm=True)
+
+
+# %%
+def around(middle, width, batch_norm=True):
+    """network(in_channels): `middle`, and before and after it
+    always the same.
+
+    middle: entries of a configuration; it works at half the side.
+    """
+    configuration = [width, "M", *middle, "M", 4 * width]
+    return partial(SmallVGG, configuration,
+                   batch_norm=batch_norm)
+
+
+# %% [markdown]
+# ## Training
+
+# %%
+@cache
+def trained(middle, batch_norm, args, seed):
+    """The network around `middle`, a tuple, and its history; once a run."""
+    network = around(middle, args.width, batch_norm)
+    kind = "7x7" if isinstance(middle[0], tuple) else f"{len(middle)}-3x3"
+    width = last_channels(make_layers(middle))
+    norm = "norm" if batch_norm else "plain"
+    return training.train_classifier(
+        network, args, seed, f"vgg-{kind}-{width}-{norm}-{args.data}-{seed}")
+
+
+# %%
+def kernels(width):
+    """What the demo compares: {name: middle}."""
+    fewer = round(width * 3 / 4)   # then the whole network has as many weights
+    return {"three 3×3": (width,) * 3,
+            "one 7×7": ((width, 7),),
+            "one 7×7, as many weights": ((fewer, 7),)}
+
+
+# %%
+@torch.no_grad()
+def signal_sizes(images, std=None, batch_norm=False):
+    """Root mean square after each convolution of a new VGG-19.
+
+    images (B, C, H, W). std: of all weights; None for
+    torchvision's initialisation. Returns 16 numbers.
+    """
+    configuration = CONFIGURATIONS["E"]
+    features = make_layers(configuration, batch_norm, images.shape[1])
+    features.apply(initialise)
+    sizes = []
+    for layer in features:
+        if std and isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=std)
+        images = layer(images)
+        if isinstance(layer, nn.ReLU):
+            sizes.append(images.square().mean().sqrt().item())
+    return sizes
+
+
+# %%
+def weights_of(layers):
+    """How many weights the convolutions have, without biases."""
+    return sum(layer.weight.numel() for layer in layers if isinstance(layer, nn.Conv2d))
+
+
+def facts():
+    """What the slides state of VGGs, computed."""
+    values = {}
+    variants = [vgg11, vgg13, vgg16, vgg19, vgg11_bn, vgg13_bn, vgg16_bn, vgg19_bn,
+                vgg11_lrn, vgg16_c]
+    with torch.device("meta"):
+        models = {build.__name__: build() for build in variants}
+        stacks = {name: make_layers(count * [(512, size)], in_channels=512)
+                  for name, count, size in [("two_3x3", 2, 3), ("one_5x5", 1, 5),
+                                            ("three_3x3", 3, 3), ("one_7x7", 1, 7)]}
+        small = small_vgg()
+        compared = {name: around(middle, 16)(1) for name, middle in zip(
+            ["demo_three_3x3", "demo_one_7x7", "demo_narrow_7x7"], kernels(16).values())}
+    for name, model in models.items():
+        values[f"{name}_parameters"] = measure.parameters(model)
+        values[f"{name}_multiply_adds"] = measure.multiply_adds(model, (1, 3, 224, 224))
+        values[f"{name}_receptive_field"] = measure.receptive_fields(model.features)[-1]
+    model = models["vgg16"]
+    values["vgg16_classifier_parameters"] = measure.parameters(model.classifier)
+    values["vgg16_first_linear_parameters"] = measure.parameters(model.classifier[0])
+    values["vgg16_classifier_share"] = (
+        measure.parameters(model.classifier) / measure.parameters(model))
+    for name, stack in stacks.items():   # 512 channels, as in the last stage
+        values[f"{name}_weights"] = weights_of(stack)
+        values[f"{name}_multiply_adds"] = measure.multiply_adds(stack, (1, 512, 14, 14))
+        values[f"{name}_receptive_field"] = measure.receptive_fields(stack)[-1]
+    values["saved_by_3x3"] = values["one_7x7_weights"] / values["three_3x3_weights"] - 1
+    for name, model in {**compared, "small_vgg": small}.items():
+        channels, side = (3, 32) if model is small else (1, 16)
+        values[f"{name}_parameters"] = measure.parameters(model)
+        values[f"{name}_multiply_adds"] = measure.multiply_adds(
+            model, (1, channels, side, side))
+    return values
+
+
+# %% [markdown]
+# ## Demo
+
+# %% Arguments
+if __name__ == "__main__":
+    args = cli.arguments(
+        weights=["imagenet"], image=True,
+        # the digits are of 8x8 pixels: 16x16 lose little, and cost a quarter of 32x32
+        cluttered={"epochs": 4, "batch_size": 64, "lr": 0.1, "weight_decay": 5e-4,
+                   "augment": False, "size": 16, "width": 16, "depths": [9, 3],
+                   "runs": 3},
+        cifar10={"epochs": 8, "batch_size": 64, "lr": 0.1, "weight_decay": 5e-4,
+                 "augment": True, "size": 32, "width": 32, "depths": [15, 3],
+                 "runs": 1},
+        fashion_mnist={"epochs": 2, "batch_size": 64, "lr": 0.1, "weight_decay": 5e-4,
+                       "augment": True, "size": 28, "width": 16, "depths": [15, 3],
+                       "runs": 1})
+    if args.weights:
+        weights.classify(vgg16(), "vgg16", args, grad_cam, layer="features.29")
+        raise SystemExit
+
+# %% Architecture
+if __name__ == "__main__":
+    with torch.device("meta"):   # the figure needs shapes only
+        model = vgg16()
+    figures.save(figures.architecture(model, (1, 3, 224, 224)), "vgg-architecture")
+
+# %% Three 3×3 against one 7×7
+if __name__ == "__main__":
+    errors = {}
+    for name, middle in kernels(args.width).items():
+        histories = [trained(middle, True, args, args.seed + run)[1]
+                     for run in range(args.runs)]
+        errors[name] = [[100 - 100 * a for a in h["accuracy"]] for h in histories]
+        final = [h["accuracy"][-1] for h in histories]
+        key = name.replace("×", "x").replace(", ", " ").replace(" ", "_")
+        results.record(f"{key}_accuracy", sum(final) / args.runs)
+        results.record(f"{key}_lowest_accuracy", min(final))
+        results.record(f"{key}_highest_accuracy", max(final))
+        error = sum(h["training_error"][-1] for h in histories) / args.runs
+        results.record(f"{key}_training_error", error)
+        seconds = sum(sum(h["seconds"]) for h in histories)
+        results.record(f"{key}_seconds", seconds / args.runs)
+    roles = ["idea", "control", "ochre"]
+    figures.save(figures.curves({"": (roles, errors)}, ylabel="test error (%)"),
+                 "vgg-kernels")
+
+# %% Deeper, with and without batch norm
+if __name__ == "__main__":
+    comparison = {"without": ("control", {}), "with batch norm": ("idea", {})}
+    for (title, (_, errors)), batch_norm in zip(comparison.items(), [False, True]):
+        for depth in args.depths:
+            histories = [trained((args.width,) * depth, batch_norm, args,
+                                 args.seed + run)[1] for run in range(args.runs)]
+            errors[f"{depth + 3} layers"] = [
+                [100 * error for error in h["training_error"]] for h in histories]
+            name = f"{'normed' if batch_norm else 'plain'}{depth + 3}"
+            for key in ["training_error", "accuracy"]:
+                final = sum(h[key][-1] for h in histories)
+                results.record(f"{name}_{key}", final / args.runs)
+            seconds = sum(sum(h["seconds"]) for h in histories)
+            results.record(f"{name}_seconds", seconds / args.runs)
+    figures.save(figures.curves(comparison, ylabel="training error (%)"), "vgg-depth")
+
+# %% Signal in a new VGG-19
+if __name__ == "__main__":
+    train, _ = data.load(args, size=32)
+    images, _ = train[:16]
+    figure, (axis,) = figures.panels(
+        xlabel="convolution, from the input on", ylabel="size of its output")
+    axis.set_yscale("log")
+    for key, label, role, options in [
+            ("variance", "variance 0.01", "control", {"std": 0.1}),
+            ("normed", "batch norm", "idea", {"batch_norm": True}),
+            ("he", "He et al. 2015", "proven", {}),
+            ("deviation", "deviation 0.01", "purple", {"std": 0.01})]:
+        sizes = signal_sizes(images, **options)
+        axis.plot(range(1, 17), sizes, color=figures.color(role), label=label,
+                  linewidth=figures.HEAVY if role == "idea" else figures.THIN)
+        results.record(f"signal_{key}", sizes[-1])
+    figures.label_lines(axis)
+    figures.save(figure, "vgg-signal")
+
+# %% One picture through the network
+if __name__ == "__main__":
+    _, test = data.load(args, size=args.size)
+    model, _ = trained((args.width,) * 3, True, args, args.seed)
+    relus = [f"features.{i}" for i, layer in enumerate(model.features)
+             if isinstance(layer, nn.ReLU)]
+    figures.save(figures.feature_maps(model, test[3][0], relus), "vgg-feature-maps")
+
+# %% Where it looks
+if __name__ == "__main__":
+    _, test = data.load(args, size=args.size)
+    model, _ = trained((args.width,) * 3, True, args, args.seed)
+    logits, labels = training.predict(model, test.first(12), args)
+    predicted = logits.argmax(dim=1)
+    last = f"features.{len(model.features) - 1}"
+    pictures = [figures.heated(test.picture(i), grad_cam(
+        model, last, test[i][0].to(args.device)).cpu()) for i in range(12)]
+    figures.save(figures.images(
+        pictures, [f"{test.classes[labels[i]]}, said {test.classes[predicted[i]]}"
+                   for i in range(12)],
+        highlight=[i for i in range(12) if labels[i] != predicted[i]], columns=6),
+        "vgg-grad-cam")
+
+# %% What this run measured
+if __name__ == "__main__":
+    results.save(facts())
