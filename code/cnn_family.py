@@ -2,7 +2,8 @@
 # # The CNN family
 #
 # - **Paper**: Alfredo Canziani, Adam Paszke, Eugenio Culurciello.
-#   *An Analysis of Deep Neural Network Models for Practical Applications*. 2016.
+#   *An Analysis of Deep Neural Network Models for Practical Applications*.
+#   arXiv 2016.
 #   [arXiv:1605.07678](https://arxiv.org/abs/1605.07678)
 # - **Idea**: an architecture is worth what it reaches for its price, so put accuracy
 #   against parameters and against multiply-adds.
@@ -162,17 +163,18 @@ if __name__ == "__main__":
     figure, axes = figures.panels(
         2, ylabel="top-1 accuracy on ImageNet (%)",
         titles=["parameters", "multiply-adds for a picture"])
-    today = "ResNet-50, recipe of 2021"
+    today, untried = "ResNet-50, recipe of 2021", "LeNet-5, never tried"
     for axis, price in zip(axes, ["parameters", "multiply_adds"]):
         places = {label: (values[f"{name}_{price}"], 100 * values[f"{name}_accuracy"])
                   for name, label, *_ in PUBLISHED}
         places[today] = (values[f"resnet50_{price}"],
                          100 * values["resnet50_v2_accuracy"])
-        places["LeNet-5, never tried"] = (values[f"lenet_{price}"], 50)
+        first = values[f"lenet_{price}"]
+        places[untried] = (first, 50)
         axis.set(xscale="log", ylim=(50, 88))
         axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
-        axis.set_xlim(values[f"lenet_{price}"], 1.5 * max(x for x, _ in places.values()))
-        figures.points(axis, places, {today: "control", "LeNet-5, never tried": "muted"})
+        axis.set_xlim(first, 1.5 * max(x for x, _ in places.values()))
+        figures.points(axis, places, {today: "control", untried: "muted"})
     figures.save(figure, "cnn-family-accuracy")
 
 # %% The same seconds for each

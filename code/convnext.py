@@ -6,9 +6,10 @@
 #   [arXiv:2201.03545](https://arxiv.org/abs/2201.03545)
 # - **Idea**: train a ResNet as Transformers are trained, then take over their
 #   design, one change at a time, and keep the convolutions.
-# - **Demo**: the paper's road from ResNet to ConvNeXt in small, at about equal
-#   multiply-adds, and what a multiply-add of each kind of convolution costs.
-# - **Time**: about 50 s on 2 CPU cores
+# - **Demo**: three stations of the paper's road from ResNet to ConvNeXt, in small and
+#   at about equal multiply-adds, and what a multiply-add costs in each kind of
+#   convolution.
+# - **Time**: about 50 s on 2 CPU cores; `--data cifar10` walks the whole road
 
 # %%
 import time
@@ -43,7 +44,7 @@ class LayerNorm2d(nn.LayerNorm):
 def stochastic_depth(x, probability, training=True):
     """Make whole samples of x (B, ...) zero, at random.
 
-    Huang et al. 2016: their block then only copies its input.
+    Huang et al. 2016: their block then copies its input.
     """
     if not training or probability == 0:
         return x
@@ -51,7 +52,7 @@ def stochastic_depth(x, probability, training=True):
     one_per_sample = [len(x)] + [1] * (x.ndim - 1)
     noise = x.new_empty(one_per_sample).bernoulli_(survival)
     if survival > 0:
-        # paper: x * survival in evaluation; here as in dropout
+        # paper: x * survival when testing; here as dropout
         noise = noise / survival
     return x * noise
 
@@ -60,7 +61,7 @@ def stochastic_depth(x, probability, training=True):
 class CNBlock(nn.Module):
     """7x7 a channel, 1x1 to 4 C, 1x1 to C: (B, C, H, W)."""
 
-    def __init__(self, dim, layer_scale=1e-6, drop_probability=0):
+    def __init__(self, dim, layer_scale=1e-6, p=0.0):
         super().__init__()
         self.block = nn.Sequential(
             nn.Conv2d(dim, dim, 7, padding=3, groups=dim),
@@ -72,7 +73,7 @@ class CNBlock(nn.Module):
             Rearrange("b h w c -> b c h w"))
         scale = torch.full((dim, 1, 1), layer_scale)
         self.layer_scale = nn.Parameter(scale)
-        self.p = drop_probability
+        self.p = p  # to drop out, for each sample
 
     def forward(self, x):
         y = self.layer_scale * self.block(x)
@@ -183,12 +184,12 @@ class Design:
 # %%
 ROAD = {  # the step's name, what it changes
     "resnet": ("ResNet", {}),
-    "ratio": ("stages 1:1:3:1", {"depths": (1, 1, 3, 1)}),
+    "ratio": ("stage ratio 1:1:3:1", {"depths": (1, 1, 3, 1)}),
     "patchify": ("patchify stem", {"patchify": True}),
     "depthwise": ("depthwise, wider", {"depthwise": True, "wider": 1.25}),
     "inverted": ("inverted bottleneck", {"inverted": True, "wider": 1.5}),
     "kernel": ("7×7, moved up", {"large_kernel": True, "wider": 1.75}),
-    "sparse": ("GELU, fewer norms", {"sparse": True}),
+    "sparse": ("one GELU, one norm", {"sparse": True}),
     "convnext": ("LayerNorm: ConvNeXt", {"layer_norm": True, "wider": 1.5}),
 }
 # paper, figure 2: top-1 (%) on ImageNet at each of these steps
@@ -310,34 +311,35 @@ def seconds_per_giga(layer, x, repeats):
 
 
 # %%
-def dots(rows, xlabel, notes=(), log=False, size=figures.FULL):
-    """A line for each label with its values as points and their median as a bar.
+def dots(rows, xlabel, columns, span=0.0):
+    """A line for each label: its values as points, their median as a bar.
 
-    rows: {label: (role, values, texts)}, texts in the columns right of the points,
-    whose headings are notes.
+    rows: {label: (role, values, texts)}; the texts stand right of the points, below
+    the headings in columns. The axis covers at least `span`: a small difference is
+    to look small.
     """
-    figure, (axis,) = figures.panels(size=size, xlabel=xlabel)
+    figure, (axis,) = figures.panels(xlabel=xlabel)
     axis.grid(axis="y", visible=False)
     axis.grid(axis="x", visible=True)
     axis.margins(x=0.06)
-    if log:
-        axis.set_xscale("log")
-    for row, (role, values, texts) in enumerate(rows.values()):
-        values = torch.tensor(values)
-        axis.plot(values, [row] * len(values), "o", color=figures.color(role),
-                  alpha=0.55, markersize=9, clip_on=False)
-        axis.plot(values.median(), row, "|", color=figures.color(role),
-                  markersize=26, markeredgewidth=5)
-        for column, text in enumerate(texts):
-            axis.text(1.13 + 0.17 * column, row, text, ha="right",
-                      va="center_baseline", transform=axis.get_yaxis_transform(),
-                      color=figures.color("muted" if column else "ink"))
-    for column, note in enumerate(notes):
-        axis.text(1.13 + 0.17 * column, -0.75, note, ha="right", va="bottom",
-                  transform=axis.get_yaxis_transform(), size=figures.SMALL,
-                  color=figures.color("muted"))
     axis.set_yticks(range(len(rows)), rows)
     axis.set_ylim(len(rows) - 0.5, -0.6)
+    for row, (role, values, _) in enumerate(rows.values()):
+        median = torch.tensor(values).median()
+        style = {"color": figures.color(role), "clip_on": False}
+        axis.plot(values, [row] * len(values), "o", alpha=0.55, markersize=9, **style)
+        axis.plot(median, row, "|", markersize=26, markeredgewidth=5, **style)
+    low, high = axis.get_xlim()
+    axis.set_xlim(left=min(low, high - span))
+    right = 0
+    for heading, texts in zip(columns, zip(*(texts for *_, texts in rows.values()))):
+        right += 30 + max(figures.width(figure, text) for text in [heading, *texts])
+        for row, text in [(-0.75, heading), *enumerate(texts)]:
+            axis.annotate(
+                text, (1, row), (right, 0), xycoords=axis.get_yaxis_transform(),
+                textcoords="offset points", ha="right", va="center_baseline",
+                color=figures.color("muted" if row < 0 else "ink"),
+                annotation_clip=False)
     return figure
 
 
@@ -374,15 +376,19 @@ def facts():
 if __name__ == "__main__":
     args = cli.arguments(
         weights=["imagenet"], image=True,
-        cluttered={"epochs": 6, "batch_size": 64, "lr": 0.004, "weight_decay": 0.05,
+        digits={"epochs": 5, "batch_size": 64, "lr": 0.004, "weight_decay": 0.05,
+                "augment": False, "size": 16, "width": 8, "runs": 3,
+                "steps": ["resnet", "kernel", "convnext"]},
+        cluttered={"epochs": 10, "batch_size": 64, "lr": 0.004, "weight_decay": 0.05,
                    "augment": False, "size": 32, "width": 8, "runs": 3,
-                   "steps": ["resnet", "convnext"]},
+                   "steps": ["resnet", "kernel", "convnext"]},
+        # paper: 300 epochs of 1.28 million pictures, batches of 4096, lr 0.004
         cifar10={"epochs": 6, "batch_size": 64, "lr": 0.004, "weight_decay": 0.05,
-                 "augment": True, "size": 32, "width": 16, "runs": 1,
+                 "augment": True, "size": 32, "width": 8, "runs": 1,
                  "steps": list(ROAD)},
-        fashion_mnist={"epochs": 2, "batch_size": 64, "lr": 0.004, "weight_decay": 0.05,
-                       "augment": True, "size": 32, "width": 16, "runs": 1,
-                       "steps": ["resnet", "convnext"]})
+        fashion_mnist={"epochs": 2, "batch_size": 64, "lr": 0.004,
+                       "weight_decay": 0.05, "augment": True, "size": 32, "width": 8,
+                       "runs": 1, "steps": ["resnet", "kernel", "convnext"]})
     if args.weights:
         weights.classify(convnext_tiny(), "convnext_tiny", args, grad_cam,
                          layer="features.7")
@@ -397,7 +403,7 @@ if __name__ == "__main__":
 if __name__ == "__main__":
     train, _ = data.load(args, size=args.size)
     rows = {}
-    for step in args.steps:
+    for step in args.steps:  # on the whole road or at a few stations of it
         title, _ = ROAD[step]
         histories = [trained(step, args, args.seed + run)[1]
                      for run in range(args.runs)]
@@ -411,11 +417,12 @@ if __name__ == "__main__":
         work = measure.multiply_adds(
             road_network(step, args.width, len(image)), (1, *image.shape))
         results.record(f"{step}_multiply_adds", work)
-        role = {"resnet": "control", "convnext": "idea"}.get(step, "ink")
+        role = {"resnet": "control", "convnext": "idea"}.get(step, "muted")
         rows[title] = (role, [100 * accuracy for accuracy in final],
-                       [f"{work / 1e6:.1f} M", f"{PAPER[step]:.1f} %"])
-    figures.save(dots(rows, f"test accuracy (%), {args.runs} seeds",
-                      ["multiply-adds", "paper, ImageNet"]), "convnext-road")
+                       [f"{work / 1e6:.2f} M", f"{PAPER[step]:.1f} %"])
+    figures.save(dots(
+        rows, f"test accuracy (%) after {args.epochs} epochs, {args.runs} seeds",
+        ["multiply-adds", "paper, ImageNet"], span=10), "convnext-road")
 
 # %% What a multiply-add costs
 if __name__ == "__main__":
@@ -428,29 +435,33 @@ if __name__ == "__main__":
         "7×7, depthwise": ("idea", "depthwise7",
                            nn.Conv2d(64, 64, 7, padding=3, groups=64))}
     rows = {}
+    repeats = 2 if args.quick else 15
     for title, (role, key, layer) in kinds.items():
-        seconds = seconds_per_giga(layer.to(args.device), images, repeats=15)
+        seconds = seconds_per_giga(layer.to(args.device), images, repeats)
         median = torch.tensor(seconds).median().item()
         results.record(f"{key}_seconds_per_giga", median)
-        rows[title] = (role, seconds, [f"{median:.2f} s"])
-    figures.save(dots(rows, "seconds for 10⁹ multiply-adds, forward and backward",
-                      ["median"], log=True), "convnext-cost")
+        rows[title] = (role, seconds, [f"{median:.3f} s"])
+    figure = dots(rows, "seconds for 10⁹ multiply-adds, forward and backward",
+                  ["median"])
+    figure.axes[0].set_xlim(left=0)
+    figures.save(figure, "convnext-cost")
 
 # %% One picture through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     model, _ = trained("convnext", args, args.seed)
     figures.save(figures.feature_maps(
-        model, test[3][0], [f"features.{i}" for i in (0, 1, 3, 5)]),
+        model, test[3][0], ["features.0", "features.1", "features.3", "features.5"]),
         "convnext-feature-maps")
 
 # %% Where it looks
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     model, _ = trained("convnext", args, args.seed)
+    shown = range(12)
     logits, labels = training.predict(model, test, args)
-    answers, shown = logits.argmax(dim=1), range(12)
-    heats = [grad_cam(model, "features.5", test[i][0].to(args.device)) for i in shown]
+    answers = logits.argmax(dim=1)
+    heats = [grad_cam(model, "features.3", test[i][0].to(args.device)) for i in shown]
     figures.save(figures.images(
         [figures.heated(test.picture(i), heats[i].cpu()) for i in shown],
         [f"{test.classes[labels[i]]}, said {test.classes[answers[i]]}" for i in shown],

@@ -29,15 +29,16 @@ def grad_cam(model, layer, image, target=None):
     Eq. 1 and 2: the maps of `layer`, weighed by the mean
     gradient of the class's logit. Returns (H, W), 0..1.
     """
-    kept = []
-    hook = model.get_submodule(layer).register_forward_hook(
+    kept, layer = [], model.get_submodule(layer)
+    hook = layer.register_forward_hook(
         lambda module, inputs, output: kept.append(output))
     logits = model.eval()(image[None])
     hook.remove()
-    target = logits.argmax() if target is None else target
+    if target is None:
+        target = logits.argmax()
     maps = kept[0]                               # (1, C, h, w)
-    gradient, = torch.autograd.grad(logits[0, target], maps)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    slope, = torch.autograd.grad(logits[0, target], maps)
+    weights = slope.mean(dim=(2, 3), keepdim=True)
     heat = F.relu((weights * maps).sum(1, keepdim=True))
     heat = F.interpolate(heat.detach(), image.shape[1:],
                          mode="bilinear")[0, 0]  # (H, W)
@@ -138,8 +139,8 @@ if __name__ == "__main__":
     figure, (axis,) = figures.panels(
         xlabel="pixels covered (%)", ylabel="test accuracy (%)")
     for label, role, learned in [("where it looked", "idea", True),
-                                 ("where an untrained\nnetwork looked", "control", False),
-                                 ("anywhere", "muted", None)]:
+                                 ("where an untrained\nnetwork looked", "control",
+                                  False), ("anywhere", "muted", None)]:
         runs = []
         for seed in range(args.seed, args.seed + args.runs):
             model, _ = trained(args, seed)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import alexnet
+import convnext
 import googlenet
 import grad_cam
 import inception
@@ -57,6 +58,12 @@ def inceptions(network):
 
 
 CASES = {
+    "convnext.ConvNeXt": Case(
+        partial(convnext.ConvNeXt, (1, 2), (8, 16), drop_probability=0.1,
+                num_classes=10), partial(images, channels=3, size=32)),
+    "convnext.RoadNet": Case(
+        partial(convnext.road_network, "kernel", width=8),
+        partial(images, channels=3, size=32)),
     "alexnet.AlexNet": Case(
         partial(alexnet.AlexNet, num_classes=10, hidden_size=64),
         partial(images, channels=3, size=64)),

@@ -64,6 +64,7 @@ def digits(size=16):
     return _normalised(train, test, "0123456789", "digits", size)
 
 
+@cache
 def cluttered(size=32, n_train=4000, n_test=1000, seed=0):
     """Those digits at any place and scale among six fragments of others.
 
