@@ -539,7 +539,10 @@ describe("a slide", () => {
     assert.match(problem(`[x](../code/net.py#Net)\n\n${picture}`), /half a slide takes 20 of 44/);
   });
 
-  test("its kicker is the module that its section shows first", () => {
+  test("its kicker is the module that its section shows most, the first of equals", () => {
+    const block = "[x](../code/blocks.py#block)";
+    const { html: later } = slide(`[x](../code/net.py#plain)\n\n<!--v-->\n\n${block}\n\n<!--v-->\n\n${block}`);
+    assert.equal(later.match(/Blocks<\/span>/g)?.length, 3);
     const { html } = slide("## Text\n\n<!--v-->\n\n[x](../code/net.py#plain)\n\n<!--v-->\n\n[x](../code/blocks.py#block)\n\n<!--s-->\n\nElse\n\n<!--s-->\n\n[x](../code/blocks.py#block)\n\n<!--s-->\n\n[x](../code/two.py#two)");
     const kickers = [...html.matchAll(/<header class="kicker">(.*?)<\/header>/g)].map(([, kicker]) => textOf(kicker.replace("</span><", "</span>|<")));
     const tiny = "TinyNet|Lovelace, Hopper, Turing · NeurIPS 2017";

@@ -1,4 +1,4 @@
-"""LeNet and ResNet held against torchvision and against what their papers state."""
+"""Our models held against torchvision; LeNet and ResNet against their papers."""
 
 import importlib
 import runpy
@@ -19,7 +19,10 @@ import resnet
 from lab import measure, results
 
 ROOT = Path(__file__).resolve().parents[1]
-PUBLISHED = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
+# Module and the variant whose published weights it runs.
+PUBLISHED = {"alexnet": "alexnet", "vgg": "vgg16", "googlenet": "googlenet",
+             "inception": "inception_v3", "resnet": "resnet50",
+             "convnext": "convnext_tiny"}
 
 
 @pytest.fixture(autouse=True)
@@ -235,7 +238,7 @@ def picture(tmp_path):
 
 @pytest.fixture
 def classify(tmp_path, picture, monkeypatch):
-    """Run resnet.py on a picture, torch's cache in tmp_path and no network there."""
+    """Run a module on a picture, torch's cache in tmp_path and no network there."""
     def no_network(*args, **options):
         raise URLError("no network")
 
@@ -244,9 +247,9 @@ def classify(tmp_path, picture, monkeypatch):
     monkeypatch.setattr(results, "run", None)
     handler = signal.getsignal(signal.SIGINT)
 
-    def run(image=picture):
+    def run(module="resnet", image=picture):
         """The message with which the script ends."""
-        script = str(ROOT / "code/resnet.py")
+        script = str(ROOT / f"code/{module}.py")
         monkeypatch.setattr(sys, "argv", [
             script, "--weights", "imagenet", "--image", str(image),
             "--out", str(tmp_path / "out")])
@@ -260,42 +263,53 @@ def classify(tmp_path, picture, monkeypatch):
 
 @pytest.fixture
 def cached(tmp_path):
-    """Where torch keeps the published weights once they are downloaded."""
+    """Where torch keeps a variant's published weights once they are downloaded."""
     folder = tmp_path / "hub/checkpoints"
     folder.mkdir(parents=True)
-    return folder / PUBLISHED.url.rpartition("/")[2]
+
+    def file(name="resnet50"):
+        return folder / published(name).url.rpartition("/")[2]
+
+    return file
 
 
-def test_published_weights(classify, cached, picture, tmp_path, capsys):
+def published(name):
+    return torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+
+
+@pytest.mark.parametrize("module, name", PUBLISHED.items(), ids=PUBLISHED)
+def test_published_weights(module, name, classify, cached, picture, tmp_path, capsys):
     """With a file of weights in torch's cache: torchvision's own five classes."""
-    reference = torchvision.models.resnet50()
+    options = ({"init_weights": False, "transform_input": True}
+               if name in ("googlenet", "inception_v3") else {})
+    reference = torchvision.models.get_model(name, **options)
     randomise_norms(reference)
-    torch.save(reference.state_dict(), cached)
+    torch.save(reference.state_dict(), cached(name))
     with torch.no_grad():
-        batch = PUBLISHED.transforms()(Image.open(picture))[None]
+        batch = published(name).transforms()(Image.open(picture))[None]
         top = reference.eval()(batch)[0].topk(5).indices.tolist()
-    assert not classify()
-    assert (tmp_path / "out/img/resnet50-picture.svg").exists()
+    assert not classify(module)
+    assert (tmp_path / f"out/img/{name}-picture.svg").exists()
     found = [line.split("%", 1)[1].strip()
              for line in capsys.readouterr().out.splitlines() if "%" in line]
-    assert found == [PUBLISHED.meta["categories"][i] for i in top]
+    assert found == [published(name).meta["categories"][i] for i in top]
 
 
 def test_weights_without_network(classify, cached):
     message = classify()
-    assert cached.name in message and str(cached.parent) in message
+    assert cached().name in message and str(cached().parent) in message
     assert "network" in message and "\n" not in message
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"<html>"])
 def test_corrupt_weights(classify, cached, content):
-    cached.write_bytes(content)
+    cached().write_bytes(content)
     message = classify()
-    assert f"{cached} is corrupt" in message and "\n" not in message
+    assert f"{cached()} is corrupt" in message and "\n" not in message
 
 
 def test_no_picture(classify, tmp_path):
     text = tmp_path / "text.png"
     text.write_text("not a picture")
-    message = classify(text)
+    message = classify(image=text)
     assert f"{text} is not a picture" in message and "\n" not in message

@@ -11,6 +11,7 @@ import { cellThatSaves, freshNotebook, sourceAddress } from "./source.mjs";
 
 /**
  * @typedef {import("./deck.mjs").Token} Token
+ * @typedef {import("./module.mjs").Module} Module
  * @typedef {import("./deck.mjs").Slide} Slide
  * @typedef {import("./deck.mjs").Block} Block
  * @typedef {import("./deck.mjs").Link} Link
@@ -116,12 +117,16 @@ class DeckRenderer {
     this.lineIds.set(link, lines.map((_, i) => oldIds[kept.get(i) ?? -1] ?? `${group}-${index}-${i + 1}`));
   }
 
-  /** @param {Slide[]} stack */
+  /**
+   * @param {Slide[]} stack
+   * @returns {string} the module that the stack shows most often, and its paper
+   */
   kicker(stack) {
-    const shown = stack.flatMap(({ links }) => links).find(({ reference }) =>
-      reference?.ok && /^(code|cell|figure)$/.test(reference.kind));
-    if (!shown) return spans("header", "kicker", { architecture: this.meta.title });
-    const { name, papers } = this.module(/** @type {Reference} */ (shown.reference)).header;
+    const shown = stack.flatMap(({ links }) => links).flatMap(({ reference }) =>
+      reference?.ok && /^(code|cell|figure)$/.test(reference.kind) ? [this.module(reference)] : []);
+    if (!shown.length) return spans("header", "kicker", { architecture: this.meta.title });
+    const count = (/** @type {Module} */ module) => shown.filter((other) => other === module).length;
+    const { name, papers } = shown.reduce((most, module) => count(module) > count(most) ? module : most).header;
     if (papers.length !== 1) return spans("header", "kicker", { architecture: name });
     const [{ authors, venue, year }] = papers;
     return spans("header", "kicker", { architecture: name, paper: `${surnames(authors)} · ${venue} ${year}` });
