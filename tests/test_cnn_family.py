@@ -29,27 +29,31 @@ def tiny(in_channels):
 
 
 def test_as_many_epochs_as_fit(args, monkeypatch):
-    """A step of 0.5 s makes an epoch of 8 steps 4 s long: 75 of them in 300 s."""
-    clock = iter(range(100))
-    monkeypatch.setattr(cnn_family.time, "perf_counter", lambda: next(clock) / 2)
-    contestant = cnn_family.Contestant("tiny", tiny, 0.1)
-    assert cnn_family.epochs_within(300, contestant, args) == 75
-    assert cnn_family.epochs_within(0.1, contestant, args) == 1
+    """A trial epoch of 4 s makes 75 of them in 300 s, and never less than one."""
+    asked = []
+
+    def trained(contestant, args, epochs):
+        asked.append(epochs)
+        return tiny(3), {"seconds": [4.0] * epochs}
+
+    monkeypatch.setattr(cnn_family, "trained", trained)
+    _, seconds, epochs = cnn_family.result.__wrapped__("resnet", args)
+    assert asked == [1, 75] and (seconds, epochs) == (300, 75)
+    args.budget = 1
+    assert cnn_family.result.__wrapped__("resnet", args)[2] == 1
 
 
-def test_result(args, monkeypatch):
+def test_a_contestant_is_trained_in_its_own_way(args):
     seen = []
 
     def adam(parameters):
         seen.append(torch.optim.Adam(parameters, lr=9.0))
         return seen[-1]
 
-    monkeypatch.setitem(cnn_family.CONTESTANTS, "tiny", cnn_family.Contestant(
-        "tiny", tiny, 0.01, adam))
-    monkeypatch.setattr(cnn_family, "epochs_within", lambda *_: 3)
     before = copy.copy(args)
-    accuracy, seconds, epochs = cnn_family.result.__wrapped__("tiny", args)
-    assert 0 <= accuracy <= 1 and seconds > 0 and epochs == 3
+    contestant = cnn_family.Contestant("tiny", tiny, 0.01, adam)
+    model, history = cnn_family.trained(contestant, args, epochs=3)
+    assert len(history["seconds"]) == 3 and "accuracy" not in history
     assert len(seen) == 1 and seen[0].param_groups[0]["lr"] < 0.01
     assert args == before, "the arguments are shared by all contestants"
 
