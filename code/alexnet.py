@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from grad_cam import grad_cam
+from grad_cam import grad_cam, where_it_looks
 from lab import cli, data, figures, measure, results, training, weights
 
 
@@ -293,10 +293,7 @@ if __name__ == "__main__":
         figures.band(axis, epochs, errors, role, activation, linewidth=figures.HEAVY,
                      marker="o" if len(epochs) == 1 else "")
         results.record(f"{activation}_rate", lr)
-        results.record(f"{activation}_training_error", errors[:, -1].mean() / 100)
-        for key in ["accuracy", "seconds"]:
-            final = [sum(h[key]) if key == "seconds" else h[key][-1] for h in histories]
-            results.record(f"{activation}_{key}", sum(final) / args.runs)
+        results.record_runs(activation, histories, "training_error", "accuracy")
         until = [epochs_until(h) for h in histories]
         if None not in until:
             results.record(f"{activation}_epochs_until_25", sum(until) / args.runs)
@@ -317,13 +314,8 @@ if __name__ == "__main__":
                      for run in range(args.runs)]
         errors["test"] = [[100 - 100 * a for a in h["accuracy"]] for h in histories]
         errors["training"] = [[100 * e for e in h["training_error"]] for h in histories]
-        final = [1 - h["accuracy"][-1] for h in histories]
-        name = title.replace(" ", "_")
-        results.record(f"{name}_test_error", sum(final) / args.runs)
-        results.record(f"{name}_test_error_lowest", min(final))
-        results.record(f"{name}_test_error_highest", max(final))
-        trained_error = sum(h["training_error"][-1] for h in histories)
-        results.record(f"{name}_training_error", trained_error / args.runs)
+        results.record_runs(title.replace(" ", "_"), histories,
+                            "training_error", "accuracy")
     figures.save(figures.curves(comparison, ylabel="error (%)"), "alexnet-dropout")
 
 # %% First filters
@@ -343,15 +335,7 @@ if __name__ == "__main__":
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     model, _ = trained("ReLU", 0.0, fastest_rate("ReLU", args), args, args.seed)
-    logits, labels = training.predict(model, test.first(12), args)
-    pictures = [figures.heated(test.picture(i), grad_cam(
-        model, "features.7", test[i][0].to(args.device)).cpu()) for i in range(12)]
-    predicted = logits.argmax(dim=1)
-    figures.save(figures.images(
-        pictures, [f"{test.classes[labels[i]]}, said {test.classes[predicted[i]]}"
-                   for i in range(12)],
-        highlight=[i for i in range(12) if labels[i] != predicted[i]], columns=6),
-        "alexnet-grad-cam")
+    figures.save(where_it_looks(model, "features.7", test, args), "alexnet-grad-cam")
 
 # %% What this run measured
 if __name__ == "__main__":

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
-import torch.nn.functional as F
 from einops.layers.torch import Rearrange
 from torch import nn
 
-from grad_cam import grad_cam
+from grad_cam import grad_cam, where_it_looks
 from lab import cli, data, figures, measure, results, training, weights
 from resnet import projection
 
@@ -77,7 +76,7 @@ class CNBlock(nn.Module):
 
     def forward(self, x):
         y = self.layer_scale * self.block(x)
-        return x + stochastic_depth(y, self.p, self.training)
+        return stochastic_depth(y, self.p, self.training).add_(x)
 
 
 # %%
@@ -396,8 +395,9 @@ if __name__ == "__main__":
 
 # %% Architecture
 if __name__ == "__main__":
-    figures.save(figures.architecture(convnext_tiny(), (1, 3, 224, 224)),
-                 "convnext-architecture")
+    with torch.device("meta"):   # the figure needs shapes only
+        model = convnext_tiny()
+    figures.save(figures.architecture(model, (1, 3, 224, 224)), "convnext-architecture")
 
 # %% From ResNet to ConvNeXt
 if __name__ == "__main__":
@@ -407,21 +407,17 @@ if __name__ == "__main__":
         title, _ = ROAD[step]
         histories = [trained(step, args, args.seed + run)[1]
                      for run in range(args.runs)]
-        final = [history["accuracy"][-1] for history in histories]
-        results.record(f"{step}_accuracy", sum(final) / args.runs)
-        results.record(f"{step}_lowest", min(final))
-        results.record(f"{step}_highest", max(final))
-        seconds = sum(sum(history["seconds"]) for history in histories) / args.runs
-        results.record(f"{step}_seconds", seconds)
+        results.record_runs(step, histories, "accuracy")
         image = train[0][0]
         work = measure.multiply_adds(
             road_network(step, args.width, len(image)), (1, *image.shape))
         results.record(f"{step}_multiply_adds", work)
         role = {"resnet": "control", "convnext": "idea"}.get(step, "muted")
-        rows[title] = (role, [100 * accuracy for accuracy in final],
+        rows[title] = (role, [100 * history["accuracy"][-1] for history in histories],
                        [f"{work / 1e6:.2f} M", f"{PAPER[step]:.1f} %"])
+    seeds = f"{args.runs} seed{'s' * (args.runs > 1)}"
     figures.save(dots(
-        rows, f"test accuracy (%) after {args.epochs} epochs, {args.runs} seeds",
+        rows, f"test accuracy (%) after {args.epochs} epochs, {seeds}",
         ["multiply-adds", "paper, ImageNet"], span=10), "convnext-road")
 
 # %% What a multiply-add costs
@@ -458,15 +454,7 @@ if __name__ == "__main__":
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     model, _ = trained("convnext", args, args.seed)
-    shown = range(12)
-    logits, labels = training.predict(model, test, args)
-    answers = logits.argmax(dim=1)
-    heats = [grad_cam(model, "features.3", test[i][0].to(args.device)) for i in shown]
-    figures.save(figures.images(
-        [figures.heated(test.picture(i), heats[i].cpu()) for i in shown],
-        [f"{test.classes[labels[i]]}, said {test.classes[answers[i]]}" for i in shown],
-        highlight=[i for i in shown if labels[i] != answers[i]], columns=6),
-        "convnext-grad-cam")
+    figures.save(where_it_looks(model, "features.3", test, args), "convnext-grad-cam")
 
 # %% What this run measured
 if __name__ == "__main__":

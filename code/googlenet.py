@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from grad_cam import grad_cam
+from grad_cam import grad_cam, where_it_looks
 from lab import cli, data, figures, measure, results, training, weights
 
 
@@ -299,11 +299,6 @@ class SmallGoogLeNet(nn.Module):
         return GoogLeNetOutputs(logits, aux2, aux1) if heads else logits
 
 
-# %%
-def small_googlenet(in_channels, num_classes=10):
-    return SmallGoogLeNet(in_channels, num_classes)
-
-
 # %% [markdown]
 # ## Training
 
@@ -343,11 +338,7 @@ def small(kind, args):
 @cache
 def trained(kind, args, seed):
     """A small network of a kind, trained on args.data, and its history."""
-    def network(in_channels):
-        # channels last: a third faster on a CPU, the same numbers
-        return small(kind, args)(in_channels).to(memory_format=torch.channels_last)
-
-    args = copy(args)
+    network, args = small(kind, args), copy(args)
     args.lr *= KINDS[kind][3]
     return training.train_classifier(
         network, args, seed, f"googlenet-{kind}-{args.data}-{seed}", googlenet_loss)
@@ -431,7 +422,7 @@ def facts():
     """What the slides state of GoogLeNet, computed."""
     with torch.device("meta"):
         models = {"torchvision": googlenet(), "paper": GoogLeNetPaper()}
-        small = small_googlenet(3)
+        small = SmallGoogLeNet(3)
     values = {"small_parameters": measure.parameters(small),
               "small_multiply_adds": measure.multiply_adds(small, (1, 3, 32, 32))}
     for name, model in models.items():
@@ -528,14 +519,9 @@ if __name__ == "__main__":
         model = small(kind, args)(shape[1])
         cost = measure.multiply_adds(model, shape)
         costs[kind] = f"{cost / 1e6:.1f} M"
-        final = [history["accuracy"][-1] for history in histories]
         results.record(f"{kind}_multiply_adds", cost)
         results.record(f"{kind}_parameters", measure.parameters(model))
-        results.record(f"{kind}_accuracy", sum(final) / args.runs)
-        results.record(f"{kind}_accuracy_lowest", min(final))
-        results.record(f"{kind}_accuracy_highest", max(final))
-        seconds = sum(sum(history["seconds"]) for history in histories)
-        results.record(f"{kind}_seconds", seconds / args.runs)
+        results.record_runs(kind, histories, "accuracy")
     panels = {
         "naive": ("control", [("naive", "same widths"), ("thin", "thinned")]),
         "1×1 first": ("idea", [("reduced", "squeezed"), ("heads", "with heads")])}
@@ -579,17 +565,8 @@ if __name__ == "__main__":
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     model, _ = trained("reduced", args, args.seed)
-    chosen = range(10)
-    with torch.no_grad():
-        pictures = torch.stack([test[i][0] for i in chosen]).to(args.device)
-        answers = model.eval()(pictures).argmax(dim=1).tolist()
-    heated = [figures.heated(test.picture(i), grad_cam(
-        model, "inception4e", test[i][0].to(args.device)).cpu()) for i in chosen]
-    figures.save(figures.images(
-        heated, [f"{test.classes[test[i][1]]}, said {test.classes[answer]}"
-                 for i, answer in zip(chosen, answers)], columns=5,
-        highlight=[i for i, answer in zip(chosen, answers) if answer != test[i][1]]),
-        "googlenet-grad-cam")
+    figures.save(where_it_looks(model, "inception4e", test, args),
+                 "googlenet-grad-cam")
 
 # %% What this run measured
 if __name__ == "__main__":

@@ -45,6 +45,24 @@ def grad_cam(model, layer, image, target=None):
     return heat / heat.max().clamp(min=1e-12)
 
 
+# %%
+def where_it_looks(model, layer, test, args, columns=6):
+    """A figure of the first 2 * columns test pictures, tinted by grad_cam for what
+    the model says they are; mistakes are framed.
+
+    layer: a module's name; test: a data.Images.
+    """
+    test = test.first(2 * columns)
+    logits, labels = training.predict(model, test, args)
+    said = logits.argmax(dim=1)
+    heats = [grad_cam(model, layer, image.to(args.device)).cpu() for image, _ in test]
+    return figures.images(
+        [figures.heated(test.picture(i), heat) for i, heat in enumerate(heats)],
+        [f"{test.classes[label]}, said {test.classes[answer]}"
+         for label, answer in zip(labels, said)],
+        highlight=(said != labels).nonzero().flatten().tolist(), columns=columns)
+
+
 # %% [markdown]
 # ## A network to ask
 

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from grad_cam import grad_cam
+from googlenet import as_trained
+from grad_cam import grad_cam, where_it_looks
 from lab import cli, data, figures, measure, results, training, weights
 
 
@@ -342,7 +343,7 @@ class Inception3(nn.Module):
         self.Mixed_7c = InceptionE(2048)
 
     def forward(self, x):
-        x = through(as_published(x) if self.transform_input else x,
+        x = through(as_trained(x) if self.transform_input else x,
                     self.Conv2d_1a_3x3, self.Conv2d_2a_3x3,
                     self.Conv2d_2b_3x3, self.maxpool1, self.Conv2d_3b_1x1,
                     self.Conv2d_4a_3x3, self.maxpool2)  # (B, 192, 35, 35)
@@ -358,14 +359,6 @@ class Inception3(nn.Module):
         if aux_logits is None:
             return logits
         return InceptionOutputs(logits, aux_logits)
-
-
-# %%
-def as_published(x):
-    """Pictures normalised as torchvision does, as TensorFlow does: -1 to 1."""
-    mean, std = x.new_tensor([[0.485, 0.456, 0.406],
-                              [0.229, 0.224, 0.225]])[..., None, None]
-    return x * (std / 0.5) + (mean - 0.5) / 0.5
 
 
 # %%
@@ -416,11 +409,6 @@ def even_module(channels, large):
                            large)
 
 
-def small_inception(in_channels, num_classes=10, **options):
-    """For 32x32 pictures; options: width, depth, stride, large, reduction."""
-    return SmallInception(in_channels, num_classes, **options)
-
-
 # %% [markdown]
 # ## Training
 
@@ -451,12 +439,8 @@ LABELS = {"two_3x3": "two 3×3", "5x5": "5×5", "1x5_5x1": "1×5, 5×1",
 def trained(variant, epsilon, args, seed):
     """A small network, trained on args.data with labels smoothed by epsilon, and its
     history."""
-    def network(in_channels):
-        model = small_inception(in_channels, width=args.width, depth=args.depth,
-                                stride=args.stride, **VARIANTS[variant])
-        # a third faster on a CPU than with the channels first in memory
-        return model.to(memory_format=torch.channels_last)
-
+    network = partial(SmallInception, width=args.width, depth=args.depth,
+                      stride=args.stride, **VARIANTS[variant])
     return training.train_classifier(
         network, args, seed, f"inception-{variant}-{epsilon}-{args.data}-{seed}",
         loss=partial(label_smoothing_loss, epsilon=epsilon))
@@ -499,9 +483,9 @@ def facts():
             cost = measure.multiply_adds(reduction(64), pixels)
             values[f"{name}_multiply_adds"] = cost
         for name, options in VARIANTS.items():
-            small = small_inception(1, width=8, depth=1, **options)
+            small = SmallInception(1, width=8, depth=1, **options)
             values[f"small_{name}_parameters"] = measure.parameters(small)
-        values["contest_parameters"] = measure.parameters(small_inception(3))
+        values["contest_parameters"] = measure.parameters(SmallInception(3))
     return values
 
 
@@ -563,10 +547,8 @@ if __name__ == "__main__":
         places = [x + 0.06 * (run - (args.runs - 1) / 2) for run in range(args.runs)]
         axis.plot(places, 100 * runs, "o", color=color, markersize=11, alpha=0.6)
         axis.plot([x - 0.16, x + 0.16], 2 * [100 * runs.mean()], color=color)
-        for key, value in [("", runs.mean()), ("_lowest", runs.min()),
-                           ("_highest", runs.max())]:
-            results.record(f"{name}_accuracy{key}", value)
         results.record(f"{name}_multiply_adds", cost)
+        results.record_runs(name, histories, "accuracy")
     axis.set_xticks(range(len(ticks)), ticks)
     axis.set_xlim(-0.5, len(ticks) - 0.5)
     low, high = axis.get_ylim()  # not so near that noise looks like a difference
@@ -610,16 +592,7 @@ if __name__ == "__main__":
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     model, _ = trained("two_3x3", 0.0, args, args.seed)
-    shown = range(12)
-    logits, labels = training.predict(model, test, args)
-    predicted = logits.argmax(dim=1)
-    heats = [grad_cam(model, "mixed1", test[i][0].to(args.device)).cpu() for i in shown]
-    figures.save(figures.images(
-        [figures.heated(test.picture(i), heat) for i, heat in zip(shown, heats)],
-        [f"{test.classes[labels[i]]}, said {test.classes[predicted[i]]}"
-         for i in shown],
-        highlight=[i for i in shown if labels[i] != predicted[i]], columns=6),
-        "inception-grad-cam")
+    figures.save(where_it_looks(model, "mixed1", test, args), "inception-grad-cam")
 
 # %% What this run measured
 if __name__ == "__main__":

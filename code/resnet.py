@@ -347,8 +347,9 @@ if __name__ == "__main__":
 
 # %% Architecture
 if __name__ == "__main__":
-    figure = figures.architecture(resnet18(), (1, 3, 224, 224))
-    figures.save(figure, "resnet-architecture")
+    with torch.device("meta"):   # the figure needs shapes only
+        model = resnet18()
+    figures.save(figures.architecture(model, (1, 3, 224, 224)), "resnet-architecture")
 
 # %% Plain against residual
 if __name__ == "__main__":
@@ -360,12 +361,8 @@ if __name__ == "__main__":
             errors[f"{depth} layers"] = [
                 [100 * error for error in history["training_error"]]
                 for history in histories]
-            name = f"{'plain' if plain else 'residual'}{depth}"
-            for key in ["training_error", "accuracy"]:
-                final = sum(history[key][-1] for history in histories)
-                results.record(f"{name}_{key}", final / args.runs)
-            seconds = sum(sum(history["seconds"]) for history in histories)
-            results.record(f"{name}_seconds", seconds / args.runs)
+            results.record_runs(f"{'plain' if plain else 'residual'}{depth}",
+                                histories, "training_error", "accuracy")
     note = "deeper is worse:\nit cannot even fit the training set"
     figures.save(figures.curves(
         comparison, ylabel="training error (%)",

@@ -18,7 +18,7 @@ from functools import cache, partial
 import torch
 from torch import nn
 
-from grad_cam import grad_cam
+from grad_cam import grad_cam, where_it_looks
 from lab import cli, data, figures, measure, results, training, weights
 
 
@@ -35,7 +35,7 @@ def convolution(in_channels, channels, kernel_size=3, batch_norm=False):
                         padding=kernel_size // 2)]
     if batch_norm:   # paper: none; it came a year later
         layers.append(nn.BatchNorm2d(channels))
-    return [*layers, nn.ReLU()]
+    return [*layers, nn.ReLU(inplace=True)]
 
 
 # %%
@@ -342,15 +342,8 @@ if __name__ == "__main__":
         histories = [trained(middle, True, args, args.seed + run)[1]
                      for run in range(args.runs)]
         errors[name] = [[100 - 100 * a for a in h["accuracy"]] for h in histories]
-        final = [h["accuracy"][-1] for h in histories]
-        key = name.replace("×", "x").replace(" ", "_")
-        results.record(f"{key}_accuracy", sum(final) / args.runs)
-        results.record(f"{key}_lowest_accuracy", min(final))
-        results.record(f"{key}_highest_accuracy", max(final))
-        error = sum(h["training_error"][-1] for h in histories) / args.runs
-        results.record(f"{key}_training_error", error)
-        seconds = sum(sum(h["seconds"]) for h in histories)
-        results.record(f"{key}_seconds", seconds / args.runs)
+        results.record_runs(name.replace("×", "x").replace(" ", "_"), histories,
+                            "training_error", "accuracy")
     figures.save(figures.curves({"": (["idea", "control"], errors)},
                                 ylabel="test error (%)"), "vgg-kernels")
 
@@ -363,12 +356,8 @@ if __name__ == "__main__":
                                  args.seed + run)[1] for run in range(args.runs)]
             errors[f"{depth + 3} layers"] = [
                 [100 * error for error in h["training_error"]] for h in histories]
-            name = f"{'normed' if batch_norm else 'plain'}{depth + 3}"
-            for key in ["training_error", "accuracy"]:
-                final = sum(h[key][-1] for h in histories)
-                results.record(f"{name}_{key}", final / args.runs)
-            seconds = sum(sum(h["seconds"]) for h in histories)
-            results.record(f"{name}_seconds", seconds / args.runs)
+            results.record_runs(f"{'normed' if batch_norm else 'plain'}{depth + 3}",
+                                histories, "training_error", "accuracy")
     figures.save(figures.curves(comparison, ylabel="training error (%)"), "vgg-depth")
 
 # %% Signal in a new VGG-19
@@ -402,16 +391,7 @@ if __name__ == "__main__":
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     model, _ = trained((args.width,) * 3, True, args, args.seed)
-    logits, labels = training.predict(model, test.first(12), args)
-    predicted = logits.argmax(dim=1)
-    last = f"features.{len(model.features) - 1}"
-    pictures = [figures.heated(test.picture(i), grad_cam(
-        model, last, test[i][0].to(args.device)).cpu()) for i in range(12)]
-    figures.save(figures.images(
-        pictures, [f"{test.classes[labels[i]]}, said {test.classes[predicted[i]]}"
-                   for i in range(12)],
-        highlight=[i for i in range(12) if labels[i] != predicted[i]], columns=6),
-        "vgg-grad-cam")
+    figures.save(where_it_looks(model, "features", test, args), "vgg-grad-cam")
 
 # %% What this run measured
 if __name__ == "__main__":

@@ -94,10 +94,10 @@ CASES = {
         partial(images, channels=3, size=75)),
     "inception.InceptionAux": Case(partial(inception.InceptionAux, 8, num_classes=10),
                                    partial(images, channels=8, size=17)),
-    "inception.SmallInception": Case(partial(inception.small_inception, 1, width=4),
+    "inception.SmallInception": Case(partial(inception.SmallInception, 1, width=4),
                                      partial(images, channels=1, size=16)),
     "inception.SmallInception 5x5": Case(
-        partial(inception.small_inception, 1, width=4, large=inception.conv5x5,
+        partial(inception.SmallInception, 1, width=4, large=inception.conv5x5,
                 reduction=inception.pool_first),
         partial(images, channels=1, size=16)),
     "layers.convolutions": Case(partial(layers.convolutions, depth=3, width=8),

@@ -58,8 +58,9 @@ def test_neurons(original):
 
 def test_input(original):
     """227 pixels give the 55x55 maps of figure 2; the 224 of the text do not."""
-    sides = {side: original.conv1(torch.empty(1, 3, side, side, device="meta")).shape[-1]
-             for side in (224, 227)}
+    pictures = [torch.empty(1, 3, side, side, device="meta") for side in (224, 227)]
+    sides = {len(picture[0, 0]): original.conv1(picture).shape[-1]
+             for picture in pictures}
     assert sides == {224: 54, 227: 55}
     read = inputs_of(original, torch.empty(1, 3, 227, 227, device="meta"))
     assert [tuple(x.shape[1:]) for x in read.values()] == [

@@ -86,8 +86,8 @@ def curves():
 
 
 def own_plot():
-    figure, axes = figures.panels(2, titles=["σ² ≤ μ → √x", "3×3 − 1 ≈ 2"], xlabel="x",
-                                  roles=["idea"], sharey=False)
+    figure, axes = figures.panels(2, titles=["σ² ≤ μ → √x", "3×3 − 1 ≈ 2"],
+                                  xlabel="x", roles=["idea"], sharey=False)
     for axis in axes:
         for k in range(5):
             axis.plot([0, 1, 2], [0, 1, 1 + k / 100], label=f"line {k}")

@@ -57,7 +57,7 @@ def computed(model):
 
 
 def test_parameters():
-    """As torchvision and, for the paper's own layers, as its published copy in Caffe."""
+    """As torchvision's; the paper's own layers as in its published copy in Caffe."""
     with torch.device("meta"):
         for build, heads, number in [
                 (googlenet.googlenet, False, 6_624_904),
@@ -115,7 +115,8 @@ def test_paper_variant():
     """5x5, biases, response norm twice, dropout 0.4, no batch norm."""
     model = googlenet.GoogLeNetPaper(aux_logits=False)
     for row in googlenet.TABLE1:
-        assert model.get_submodule(f"inception{row}").branch3[1].conv.kernel_size == (5, 5)
+        inception = model.get_submodule(f"inception{row}")
+        assert inception.branch3[1].conv.kernel_size == (5, 5)
     layers = list(model.modules())
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in layers)
     assert all(layer.bias is not None for layer in layers
@@ -192,7 +193,7 @@ def test_naive_block_only_lacks_the_reductions():
 
 @pytest.mark.parametrize("width, stride, channels", [(1 / 8, 2, 1), (1 / 4, 1, 3)])
 def test_thinned_costs_as_much(width, stride, channels):
-    """The naive network of equal cost has the multiply-adds of the reduced one, +-3 %."""
+    """The naive network of equal cost has the multiply-adds of the reduced, +-3 %."""
     args = type("Arguments", (), {"width": width, "stride": stride})
     costs = {kind: measure.multiply_adds(googlenet.small(kind, args)(channels),
                                          (1, channels, 32, 32))
@@ -203,14 +204,14 @@ def test_thinned_costs_as_much(width, stride, channels):
 
 
 def test_small_network():
-    model = googlenet.small_googlenet(3, num_classes=7)
+    model = googlenet.SmallGoogLeNet(3, num_classes=7)
     assert 2e5 < measure.parameters(model) < 1e6
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
 
 
 @pytest.mark.parametrize("branch", [1, 2, 3, 4])
 def test_view(branch):
-    """The pixels that a value of each branch depends on: its gradient is not 0 there."""
+    """The pixels that a value of a branch depends on: there its gradient is not 0."""
     model = googlenet.SmallGoogLeNet(1, stride=2)
     layers = googlenet.windows(
         model.conv1, model.maxpool,

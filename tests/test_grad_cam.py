@@ -1,10 +1,13 @@
 """Grad-CAM against its formula, and what the demo covers."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 import grad_cam
+from lab import data
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +46,20 @@ def test_nothing_that_speaks_for_a_class_is_a_map_of_zeros():
     nn.init.constant_(model[3].weight, -1)
     heat = grad_cam.grad_cam(model, "0", torch.ones(1, 4, 4), target=0)
     assert torch.equal(heat, torch.zeros(4, 4))
+
+
+def test_where_it_looks_says_what_the_model_says():
+    args = SimpleNamespace(batch_size=5, device=torch.device("cpu"))
+    _, test = data.digits()
+    model = grad_cam.SmallNetwork(1)
+    figure = grad_cam.where_it_looks(model, "features", test, args, columns=4)
+    images, labels = test[:8]
+    said = model.eval()(images).argmax(dim=1)
+    captions = figure.axes[0].texts
+    assert [caption.get_text() for caption in captions] == [
+        f"{label}, said {answer}" for label, answer in zip(labels, said)]
+    assert [caption.get_weight() == "bold" for caption in captions] == (
+        said != labels).tolist()
 
 
 def test_cover_hides_the_hottest():

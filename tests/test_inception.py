@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import nn
 
 import inception
@@ -129,7 +128,7 @@ def test_reduction_keeps_the_pooled_half():
 
 def test_variants_differ_only_in_the_factors():
     """All but the 5x5 branch, or all but the reductions, has the same shapes."""
-    shapes = {name: {key: value.shape for key, value in inception.small_inception(
+    shapes = {name: {key: value.shape for key, value in inception.SmallInception(
         1, width=4, **options).state_dict().items()}
         for name, options in inception.VARIANTS.items()}
     ours = shapes["two_3x3"]
@@ -161,20 +160,6 @@ def test_label_smoothing_is_best_at_q():
     torch.testing.assert_close(logits.grad, torch.zeros(1, 10), atol=1e-6, rtol=0)
 
 
-def test_published_input():
-    """transform_input, as torchvision does it; the published weights need it."""
-    x = torch.randn(2, 3, 5, 5)
-    with torch.device("meta"):
-        reference = torchvision.models.Inception3(
-            init_weights=False, transform_input=True)
-    torch.testing.assert_close(inception.as_published(x), reference._transform_input(x))
-    pixels = torch.rand(2, 3, 5, 5)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (
-        [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    torch.testing.assert_close(inception.as_published((pixels - mean) / std),
-                               2 * pixels - 1)
-
-
 def test_outputs():
     """Two logits in training, one without the auxiliary head or in evaluation."""
     with torch.device("meta"):
@@ -194,4 +179,4 @@ def test_initialisation():
 
 
 def test_contest_size():
-    assert 0.3e6 < measure.parameters(inception.small_inception(3)) < 1e6
+    assert 0.3e6 < measure.parameters(inception.SmallInception(3)) < 1e6

@@ -112,6 +112,17 @@ def test_a_notebook_takes_defaults_and_lab_args(arguments, monkeypatch):
     assert args.quick and args.data == "mnist" and args.epochs == 1
 
 
+def test_runs_are_recorded_by_their_last_epochs(arguments):
+    arguments()
+    results.record_runs("plain", [
+        {"accuracy": [0.9, 0.5], "loss": [1.0, 2.0], "seconds": [1.0, 2.0]},
+        {"accuracy": [0.1, 0.75], "loss": [3.0, 4.0], "seconds": [3.0, 5.0]},
+    ], "accuracy")
+    assert results.run.values == {
+        "plain_accuracy": 0.625, "plain_accuracy_lowest": 0.5,
+        "plain_accuracy_highest": 0.75, "plain_seconds": 5.5}
+
+
 def test_a_record_keeps_other_runs(arguments, tmp_path, capsys):
     arguments("--out", tmp_path)
     results.run.samples = {"train": 1400, "test": 397}

@@ -308,6 +308,15 @@ def test_corrupt_weights(classify, cached, content):
     assert f"{cached()} is corrupt" in message and "\n" not in message
 
 
+def test_a_wrong_download(classify, monkeypatch, cached):
+    def portal(*args, **options):
+        raise RuntimeError("invalid hash value")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", portal)
+    message = classify()
+    assert f"{cached()} is corrupt, or its download" in message and "\n" not in message
+
+
 def test_no_picture(classify, tmp_path):
     text = tmp_path / "text.png"
     text.write_text("not a picture")

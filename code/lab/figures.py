@@ -142,8 +142,8 @@ def points(axis, places, roles=None, size=SMALL):
             outside = np.maximum(0, [box.x0 - low[0], top[0] - box.x1 - 8,
                                      box.y0 - low[1], top[1] - box.y1]).sum()
             return 100 * outside + sum(
-                np.maximum(0, np.minimum(top, other[1]) - np.maximum(low, other[0])).prod()
-                for other in taken)
+                np.maximum(0, np.minimum(top, end) - np.maximum(low, start)).prod()
+                for start, end in taken)
 
         offsets = [(13, 0), (-13 - wide, 0), (-wide / 2, 20), (-wide / 2, -20),
                    (10, 14), (10, -14), (-10 - wide, 14), (-10 - wide, -14)]

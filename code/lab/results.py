@@ -66,6 +66,21 @@ def record(key, value):
     run.values[key.removeprefix(f"{run.name}.")] = _plain(value)
 
 
+def record_runs(name, histories, *keys):
+    """Record what trainings that differ in their seed only ended with.
+
+    histories: training.fit's. NAME_KEY is the mean of KEY after the last epoch,
+    NAME_KEY_lowest and NAME_KEY_highest its range; NAME_seconds the mean duration.
+    """
+    for key in keys:
+        final = [history[key][-1] for history in histories]
+        record(f"{name}_{key}", sum(final) / len(final))
+        record(f"{name}_{key}_lowest", min(final))
+        record(f"{name}_{key}_highest", max(final))
+    seconds = sum(sum(history["seconds"]) for history in histories)
+    record(f"{name}_seconds", seconds / len(histories))
+
+
 def save(facts):
     """Print what this run measured and write it to OUT/results/MODULE.json.
 

@@ -21,10 +21,11 @@ from lab.cli import STATIC
 
 
 def place(model, args):
-    """The model on args.device, channels-last on a GPU, distributed in torchrun."""
-    model = model.to(args.device)
-    if args.device.type == "cuda":
-        model = model.to(memory_format=torch.channels_last)
+    """The model on args.device, distributed in torchrun.
+
+    Its channels are last in memory, which is faster on CPUs, too.
+    """
+    model = model.to(args.device, memory_format=torch.channels_last)
     if processes()[1] > 1:
         model = Distributed(model)
     return model
@@ -263,8 +264,9 @@ class Checkpoint:
             found = torch.load(path, map_location="cpu", weights_only=True)
             made_by, states = found["made_by"], found["states"]
             history, top = found["history"], found["best"]
-        except Exception:
-            raise UserError(f"{path} is corrupt: delete it or run without --resume")
+        except Exception as error:  # what torch.load says of a damaged file is endless
+            raise UserError(f"{path} is corrupt ({type(error).__name__}): delete it "
+                            "or run without --resume")
         for key, value in self.made_by.items():
             if made_by.get(key) != value:
                 there = "" if key == "code" else f" ({made_by.get(key)}, now {value})"

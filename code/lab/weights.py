@@ -55,17 +55,15 @@ def _states(published):
     from pathlib import Path
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     file = folder / os.path.basename(published.url)
-    there = file.exists()
     try:
         return published.get_state_dict(progress=True, check_hash=True,
                                         map_location="cpu")
     except OSError as error:
         raise UserError(f"{file.name} is not in {folder} and can't be downloaded "
                         f"({error}): put it there, or try with a network")
-    except Exception:
-        if not there:
-            raise
-        raise UserError(f"{file} is corrupt: delete it, and it is fetched anew")
+    except Exception as error:  # a wrong hash; or what torch.load says of damage
+        raise UserError(f"{file} is corrupt, or its download was "
+                        f"({type(error).__name__}): delete it and try again")
 
 
 def _picture(file):
