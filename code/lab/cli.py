@@ -14,6 +14,7 @@ import torch
 from lab import results
 
 ROOT = Path(__file__).resolve().parents[2]
+CODE = ROOT / "code"
 STATIC = ROOT / "static"
 
 
@@ -62,6 +63,9 @@ def arguments(weights=None, image=False, **datasets):
 
     if "WORLD_SIZE" in os.environ:
         args.device = _join(args.device)
+    # glibc gives freed memory back, and each step then pays for page faults; after
+    # one large block was freed it keeps what smaller ones leave
+    torch.empty(2 ** 23 - 64)
     random.seed(args.seed)
     numpy.random.seed(args.seed)
     torch.manual_seed(args.seed)
