@@ -11,6 +11,7 @@ const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 window.Reveal = Reveal;
 startTheme();
 labelSlides();
+if (printing) printRecorded();
 
 Reveal.addEventListener("pdf-ready", labelNotes);
 Reveal.addEventListener("ready", focusLines);
@@ -45,7 +46,11 @@ Reveal.addKeyBinding({ keyCode: 84, key: "T", description: "Light or dark" }, to
 // For print, Reveal takes the slides out of the document for a moment.
 const diagrams = [...document.querySelectorAll(".mermaid")];
 if (diagrams.length) import("./diagrams.js").then(({ drawDiagrams }) => drawDiagrams(diagrams));
-if ("watch" in document.body.dataset) import("./reload.js");
+if ("watch" in document.body.dataset) {
+  import("./reload.js");
+  const isLecturers = !printing && !new URLSearchParams(location.search).has("receiver");
+  if (isLecturers && document.querySelector(".runnable")) import("./lib/live.js");
+}
 
 /* Reveal's style for printing on paper drops the layout of slides; with this class it leaves them alone. */
 const { classList } = document.documentElement;
@@ -63,6 +68,22 @@ function labelSlides() {
     slide.setAttribute("role", "group");
     slide.setAttribute("aria-roledescription", "slide");
     slide.setAttribute("aria-label", `${index + 1} of ${slides.length}`);
+  }
+}
+
+/** On paper nothing opens: what a snippet gave gets a page of its own, after its slide's. */
+function printRecorded() {
+  for (const recorded of document.querySelectorAll(".recorded")) {
+    const slide = /** @type {HTMLElement} */ (recorded.closest("section"));
+    const page = /** @type {HTMLElement} */ (slide.cloneNode(true));
+    for (const name of ["id", "data-auto-animate", "data-auto-animate-id"]) page.removeAttribute(name);
+    page.querySelector(".notes")?.remove();
+    const output = document.createElement("div");
+    output.className = "output printed";
+    output.append(recorded.querySelector("summary")?.textContent ?? "", recorded.querySelector(".content") ?? "");
+    page.querySelector(".body")?.replaceChildren(output);
+    recorded.remove();
+    slide.after(page);
   }
 }
 

@@ -1,6 +1,6 @@
 """What the lectures cost in time and memory: npm run bench [-- PART ...].
 
-Parts: models, import, demos, preprocess, ready, build; without any, all. Medians are
+Parts: models, import, demos, preprocess, ready, build, live; without any, all. Medians are
 shown; what is compared runs in interleaved pairs, so that whatever else the machine
 does hits both, and the median is that of the pairs' ratios. An aim is met where the
 upper end of the bootstrap's 95 % interval meets it.
@@ -10,6 +10,7 @@ import os
 # OpenMP threads that spin while they wait slow down whatever else is running.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import gzip
 import importlib
 import inspect
 import json
@@ -244,15 +245,15 @@ def ready():
     report("60 slides ready, over plain reveal-md", "x", ours / theirs, aim=0.8)
 
 
-def ready_time(browser, url):
+def ready_time(browser, url, slides=60):
     page = browser.new_page()
     page.add_init_script("window.addEventListener('ready', "
                          "() => { window.readyAt ??= performance.now(); }, true)")
     page.goto(url, wait_until="commit")
     milliseconds = page.wait_for_function("() => window.readyAt").json_value()
-    slides = "Reveal.getSlides().filter((slide) => !slide.matches('.error')).length"
-    if page.evaluate(slides) != 60:
-        sys.exit(f"bench: {url} does not show 60 slides without error")
+    count = "Reveal.getSlides().filter((slide) => !slide.matches('.error')).length"
+    if page.evaluate(count) != slides:
+        sys.exit(f"bench: {url} does not show {slides} slides without error")
     page.close()
     return milliseconds / 1000
 
@@ -296,8 +297,105 @@ def build():
         report("build 10 decks of 60 slides", "s", seconds, aim=10)
 
 
+# Live code ---------------------------------------------------------------------
+
+LIVE_DECK = """\
+---
+title: Live
+family: CNN
+date: 2026-11-21
+---
+# Live
+
+<!--s-->
+
+## A block to run
+
+[cover](../code/grad_cam.py#cover "run")
+"""
+# A run of 1 + 1 from the click to its output, in ms
+CLICK = """async () => {
+    const content = document.querySelector(".output .content");
+    const seen = new Promise((resolve) => new MutationObserver(() => {
+        if (content.textContent.trim() === "2") resolve(performance.now());
+    }).observe(content, { childList: true, subtree: true }));
+    const start = performance.now();
+    document.querySelector(".tools .run").click();
+    return (await seen) - start;
+}"""
+
+
+def live():
+    from playwright.sync_api import sync_playwright
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    with lectures() as copy, sync_playwright() as playwright:
+        (copy / "slides/deck.md").write_text(LIVE_DECK)
+        browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM)
+        server = subprocess.Popen(
+            ["node", ROOT / "tests/live_server.mjs", sys.executable], cwd=copy, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            measure_live(browser, server)
+        finally:
+            browser.close()
+            server.terminate()
+            server.wait()
+    bundle = (ROOT / "static/lib/live.js").read_bytes()
+    report("live code for the browser, compressed", "KB",
+           [len(gzip.compress(bundle)) / 1000], aim=300)
+
+
+def measure_live(browser, server):
+    url = server.stdout.readline().strip()
+    server.stdin.write("key\n")
+    server.stdin.flush()
+    key = server.stdout.readline().strip()
+    let_in, other = browser.new_context(), browser.new_context()
+    page = let_in.new_page()
+    page.goto(f"{url}/enter?key={key}&deck=deck.md")
+    page.wait_for_selector(".tools")
+    page.wait_for_timeout(10_000)
+    page.locator(".code pre").click()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text("1 + 1")
+    report("first run, the deck open for 10 s", "ms", [page.evaluate(CLICK)], aim=300)
+    with bare_call() as call:
+        ours, bare = alternate(lambda: page.evaluate(CLICK), call, pairs=50)
+    report("1 + 1, from click to output", "ms", ours)
+    report("1 + 1, over jupyter_client", "ms", ours - bare, aim=50)
+    page.close()
+    with_live, without = alternate(
+        lambda: ready_time(let_in, f"{url}/deck.md", slides=2),
+        lambda: ready_time(other, f"{url}/deck.md", slides=2), pairs=15)
+    report("deck ready, later by live code", "ms", 1000 * (with_live - without), aim=150)
+
+
+@contextmanager
+def bare_call():
+    """A function that runs 1 + 1 in a kernel by jupyter_client; returns the ms."""
+    from jupyter_client.manager import start_new_kernel
+    manager, client = start_new_kernel(cwd=str(ROOT / "code"))
+    client.execute_interactive("from lab import live", output_hook=lambda message: None)
+
+    def call():
+        start = time.perf_counter()
+        shown = []
+
+        def hook(message):
+            if message["msg_type"] == "display_data":
+                shown.append(time.perf_counter())
+
+        client.execute_interactive("live.run('grad_cam', 'cover', '1 + 1')",
+                                   output_hook=hook)
+        return 1000 * (shown[0] - start)
+
+    yield call
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
 PARTS = {"models": models, "import": imports, "demos": demos,
-         "preprocess": preprocess, "ready": ready, "build": build}
+         "preprocess": preprocess, "ready": ready, "build": build, "live": live}
 
 if __name__ == "__main__":
     unknown = [name for name in sys.argv[1:] if name not in PARTS]

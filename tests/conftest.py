@@ -60,6 +60,21 @@ def run(pytestconfig):
 
 
 @pytest.fixture(scope="session")
+def copy_lectures(tmp_path_factory):
+    """copy_lectures(): a new folder with the lectures, that a test may change."""
+    def copied():
+        copy = tmp_path_factory.mktemp("lectures").resolve()
+        for folder in ["slides", "code", "static", "tests"]:
+            shutil.copytree(TESTS.parent / folder, copy / folder)
+        for file in ["reveal-md.json", "package.json"]:
+            shutil.copy(TESTS.parent / file, copy)
+        (copy / "node_modules").symlink_to(TESTS.parent / "node_modules")
+        return copy
+
+    return copied
+
+
+@pytest.fixture(scope="session")
 def browser():
     """Chromium: $CHROMIUM, the machine's own, or Playwright's; one for all tests."""
     from playwright.sync_api import sync_playwright

@@ -321,10 +321,24 @@ describe("code on a slide", () => {
     const { html, references } = slide('[Demo](../code/net.py#plain-against-residual "run")');
     assert.deepEqual(codeLines(html), ["# why", "args = cli.arguments()", "", "for i in range(3):", "    print(i)"]);
     assert.match(html, /data-line="\d+"><br><\/span>/);
-    assert.match(html, /<span class="runnable">Run ⇧↵<\/span>/);
+    assert.match(html, /<div class="runnable"><\/div>/);
     assert.equal(references[0].kind, "cell");
     assert.equal(references[0].run, true);
     assert.equal(references[0].code, "# why\nargs = cli.arguments()\n\nfor i in range(3):\n    print(i)");
+  });
+
+  test("what a runnable snippet gave when it was recorded", () => {
+    const { hash } = readModule(net);
+    const snippets = { "plain-against-residual": { seconds: 3.2, outputs: [{ text: "<b> 1\n" }, { figure: "a" }] } };
+    const made = { date: "2026-11-20", hardware: "2 CPU cores (x86_64)", versions: { torch: "2.15" } };
+    for (const [of, words] of [[hash, "Recorded output · 2026"], ["older", "Recorded output of older code · 2026"]]) {
+      write("static/recorded/net.json", JSON.stringify({ made: { ...made, hash: of }, snippets }));
+      const { html } = slide('[Demo](../code/net.py#plain-against-residual "run")');
+      assert.ok(html.includes(`<summary>${words}-11-20 · torch 2.15 · 3.2 s on 2 CPU cores</summary>`), html);
+      assert.match(html, /<pre class="text">&lt;b&gt; 1\n<\/pre><figure><img class="light-only" src="static\/img\/a.svg"/);
+    }
+    assert.doesNotMatch(slide("[Demo](../code/net.py#plain-against-residual)").html, /Recorded/);
+    rmSync(path.join(root, "static/recorded"), { recursive: true });
   });
 
   test("what is not there, or does not fit, says so", () => {

@@ -5,7 +5,6 @@ that may be changed while they are watched.
 """
 import os
 import re
-import shutil
 import socket
 import subprocess
 import time
@@ -150,14 +149,9 @@ TEXTS = {"sample": DECK, "diagram": DIAGRAM, "broken": BROKEN, "watched": DECK}
 
 
 @pytest.fixture(scope="session")
-def copy(tmp_path_factory):
+def copy(copy_lectures):
     """The folder of a copy of the lectures, with the decks of these tests."""
-    copy = tmp_path_factory.mktemp("lectures").resolve()
-    for folder in ["slides", "code", "static", "tests"]:
-        shutil.copytree(ROOT / folder, copy / folder)
-    for file in ["reveal-md.json", "package.json"]:
-        shutil.copy(ROOT / file, copy)
-    (copy / "node_modules").symlink_to(ROOT / "node_modules")
+    copy = copy_lectures()
     (copy / "code/sample.py").write_text(MODULE)
     (copy / "static/img").mkdir(exist_ok=True)
     for name in ["sample.svg", "sample.dark.svg"]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from lab import record
+
 ROOT = Path(__file__).resolve().parents[1]
 DECKS = sorted(path.name for path in ROOT.glob("slides/*.md"))
 MODULES = sorted(path.stem for path in ROOT.glob("code/*.py"))
@@ -105,6 +107,19 @@ def test_every_slide_has_notes(deck):
     silent = [f"slides/{deck}:{slide['line']}" for slide in slides
               if not slide["noted"] and not slide["isReferences"]]
     assert not silent, f"no notes for the speaker: {', '.join(silent)}"
+
+
+def test_recorded_outputs_are_of_the_code_as_it_is():
+    """What pages without a kernel show; npm run record makes it anew."""
+    stale = [name for name, texts in record.snippets().items()
+             if record.stale(name, texts)]
+    assert not stale, f"npm run record: {', '.join(stale)}"
+    for name in record.snippets():
+        recorded = json.loads((record.RECORDED / f"{name}.json").read_text("utf-8"))
+        shown = [output.get("figure") for snippet in recorded["snippets"].values()
+                 for output in snippet["outputs"]]
+        for figure in filter(None, shown):
+            assert (ROOT / f"static/img/{figure}.svg").exists()
 
 
 @pytest.mark.parametrize("name", MODULES)

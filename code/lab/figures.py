@@ -494,7 +494,7 @@ def save(figure, name, format="svg"):
                            "cli.arguments() begins one")
     data = _render(figure, format, json.dumps(run.provenance()))
     if run.display:
-        _display(data, format)
+        _display(data, format, name)
         return
     if run.name != "demo":
         name += f"-{run.name}"
@@ -508,11 +508,12 @@ def save(figure, name, format="svg"):
     print(f"wrote {os.path.relpath(folder / name)}.{format}")
 
 
-def _display(data, format):
+def _display(data, format, name):
     if "IPython" in sys.modules:  # it is not where torchrun's further processes run
         from IPython.display import SVG, Image, display
 
-        display(SVG(data) if format == "svg" else Image(data))
+        display(SVG(data) if format == "svg" else Image(data),
+                metadata={"figure": name})
 
 
 def _render(figure, format, description):

@@ -21,9 +21,8 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
 from lab import UserError, results  # noqa: E402
-from lab.cli import ROOT  # noqa: E402
+from lab.cli import CODE, ROOT  # noqa: E402
 
-CODE = ROOT / "code"
 NOTEBOOKS = ROOT / "out" / "notebooks"
 
 
@@ -46,11 +45,11 @@ def is_fresh(path, made):
         return False
 
 
-def execute(module):
-    """The module as a notebook with its outputs; UserError that names what fails."""
-    notebook, current = jupytext.read(module), []
+def execute(notebook, name, record_timing=False):
+    """The notebook with its outputs; UserError that names the cell that fails."""
+    current = []
     client = NotebookClient(
-        notebook, kernel_name="python3", timeout=None, record_timing=False,
+        notebook, kernel_name="python3", timeout=None, record_timing=record_timing,
         coalesce_streams=True, resources={"metadata": {"path": str(CODE)}},
         extra_arguments=["--log-level=ERROR"],  # not that loopback is not encrypted
         on_cell_start=lambda cell, cell_index: current.append(cell))
@@ -63,7 +62,7 @@ def execute(module):
     else:
         return notebook
     title = current[-1].metadata.get("title") or first_line(current[-1].source)
-    raise UserError(f"{module.name}, cell \"{title}\": {reason}")
+    raise UserError(f"{name}, cell \"{title}\": {reason}")
 
 
 def first_line(text):
@@ -78,7 +77,7 @@ def make(module, arguments):
         return
     print(f"running {module.relative_to(ROOT)}", flush=True)
     start = time.perf_counter()
-    notebook = execute(module)
+    notebook = execute(jupytext.read(module), module.name)
     notebook.metadata["lab"] = made
     notebook.metadata["kernelspec"] = {
         "name": "python3", "display_name": "Python 3", "language": "python"}

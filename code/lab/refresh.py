@@ -17,9 +17,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
 from lab import results  # noqa: E402
-from lab.cli import ROOT, STATIC  # noqa: E402
-
-CODE = ROOT / "code"
+from lab.cli import CODE, ROOT, STATIC  # noqa: E402
 
 
 def stale(module):

@@ -20,6 +20,11 @@ from lab import UserError, data, results
 from lab.cli import STATIC
 
 
+# On a slide: watcher(name, epoch, epochs, means) draws a training after each step of it;
+# epoch is what is done of `epochs`, means() the means of this epoch so far.
+watcher = None
+
+
 def place(model, args):
     """The model on args.device, distributed in torchrun.
 
@@ -125,6 +130,10 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
             value = value.detach().float() if torch.is_tensor(value) else value
             sums[key] = sums.get(key, 0) + value
             counts[key] = counts.get(key, 0) + 1
+        if watcher:
+            epoch = engine.state.iteration / len(loader)
+            watcher(name or "training", epoch, epochs,
+                    lambda: {key: sums[key] / counts[key] for key in sums})
 
     trainer = Engine(train_step)
     trainer.logger.disabled = True
@@ -158,7 +167,7 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
                    "states": copy.deepcopy(_states(modules))}
             checkpoint.save_best(top)
         checkpoint.save(history, top)
-        if name:
+        if name and not watcher:
             _tell(f"{name} epoch {trainer.state.epoch}/{epochs}", values)
 
     if done < epochs:

@@ -1,6 +1,6 @@
 /**
- * Copies the libraries that the browser needs from node_modules/ to static/lib/.
- * Runs after `npm ci` (postinstall), and does nothing where all is up to date.
+ * Copies the libraries that the browser needs from node_modules/ to static/lib/, and bundles live code with its own.
+ * Runs after `npm ci` (postinstall), and writes nothing where all is up to date.
  */
 import { mkdir, readFile, readdir, realpath, rename, writeFile } from "node:fs/promises";
 import path from "node:path";
@@ -34,6 +34,25 @@ export async function copyBrowserFiles(folder = root) {
     if (source.endsWith(".esm.js"))
       await writeIfChanged(path.join(library, target.replace(/js$/, "d.ts")), Buffer.from(declaration));
   }
+  await writeIfChanged(path.join(library, "live.js"), await bundle(path.join(folder, "static/live/live.js")));
+  await writeIfChanged(path.join(library, "live.d.ts"), Buffer.from("export {};\n"));
+}
+
+/** @param {string} entry */
+async function bundle(entry) {
+  const { build } = await import("esbuild");
+  const { outputFiles } = await build({
+    entryPoints: [entry],
+    bundle: true,
+    minify: true,
+    write: false,
+    format: "esm",
+    target: "es2022",
+    legalComments: "none",
+    logLevel: "error",
+    define: { "process.env.NODE_ENV": '"production"' },
+  });
+  return Buffer.from(outputFiles[0].contents);
 }
 
 /**

@@ -1,5 +1,6 @@
 /** Code on a slide: whether it fits, its highlighting and its HTML. */
-import { highlightCode, tagHighlighter, tags } from "@lezer/highlight";
+import { highlightCode } from "@lezer/highlight";
+import { highlighter } from "./highlighter.mjs";
 import { attributesHtml, escape, withClass } from "./html.mjs";
 import { indentation, python } from "./module.mjs";
 
@@ -9,22 +10,6 @@ import { indentation, python } from "./module.mjs";
  */
 
 const maximum = { rows: 20, columns: { flow: 76, wide: 76, beside: 60, "wide pair": 44 } };
-
-const highlighter = tagHighlighter([
-  { tag: tags.keyword, class: "tok-keyword" },
-  { tag: [tags.string, tags.special(tags.string), tags.escape], class: "tok-string" },
-  { tag: [tags.comment, tags.docString], class: "tok-comment" },
-  { tag: [tags.number, tags.bool, tags.null], class: "tok-number" },
-  {
-    tag: [
-      tags.definition(tags.className),
-      tags.definition(tags.variableName),
-      tags.function(tags.definition(tags.variableName)),
-    ],
-    class: "tok-definition",
-  },
-  { tag: tags.meta, class: "tok-decorator" },
-]);
 
 /**
  * @param {string[]} lines
@@ -73,8 +58,9 @@ export function highlightLines(source, tree, from, to) {
  * @param {Attributes} attributes
  * @param {string[] | undefined} ids of the lines, for a morph
  * @param {(text: string) => string} caption from file and lines to HTML
+ * @param {string} recorded what it gave when it was run, as HTML
  */
-export function moduleCode(module, reference, attributes, ids, caption = escape) {
+export function moduleCode(module, reference, attributes, ids, caption = escape, recorded = "") {
   const { file, symbol, firstLine = 1, lastLine = firstLine, lines = [], code = "", run } = reference;
   const from = module.lines.slice(0, firstLine - 1).reduce((offset, line) => offset + line.length + 1, 0);
   const to = from + module.lines.slice(firstLine - 1, lastLine).join("\n").length;
@@ -88,7 +74,7 @@ export function moduleCode(module, reference, attributes, ids, caption = escape)
     code,
     attributes: { ...attributes, "data-module": module.name, "data-symbol": symbol ?? "", "data-source": file ?? "" },
     label: `${file}, lines ${firstLine} to ${lastLine}`,
-    caption: (run ? '<span class="runnable">Run ⇧↵</span>' : "")
+    caption: (run ? `<div class="runnable">${recorded}</div>` : "")
       + `<span class="source">${caption(`${file}:${firstLine}–${lastLine}`)}</span>`,
     steps: steps.map((step) => `<span class="fragment step" data-lines="${ranges(step)}"></span>`).join(""),
   });

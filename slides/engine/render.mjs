@@ -6,6 +6,7 @@ import { misfit, moduleCode, plainCode } from "./code.mjs";
 import { encodeLink, markdown, readDeck } from "./deck.mjs";
 import { attributesHtml, escape, withClass } from "./html.mjs";
 import { readModule } from "./module.mjs";
+import { recordedOutput } from "./recorded.mjs";
 import { Resolver, darkVariant } from "./resolve.mjs";
 import { cellThatSaves, freshNotebook, sourceAddress } from "./source.mjs";
 
@@ -188,8 +189,14 @@ class DeckRenderer {
     if (!link || !reference?.ok) return "";
     if (reference.kind !== "figure")
       return moduleCode(this.module(reference), reference, attributes, this.lineIds.get(link), (text) =>
-        this.openable(text, reference, reference.symbol) + this.notebook(reference));
+        this.openable(text, reference, reference.symbol) + this.notebook(reference), this.recorded(reference));
     return `<figure${attributesHtml(withClass("figure", attributes))}>${this.images(reference)}</figure>`;
+  }
+
+  /** @param {Reference} reference */
+  recorded(reference) {
+    return reference.run === true ? recordedOutput(this.root, reference, this.module(reference).hash, (name) =>
+      this.images({ ...reference, file: `static/img/${name}.svg`, text: `figure ${name}`, dark: true })) : "";
   }
 
   /** @param {Reference} figure */

@@ -7,6 +7,7 @@ import path from "node:path";
 import express from "express";
 import { UserError } from "./command.mjs";
 import { deckNames, oneLine, describeDecks } from "./decks.mjs";
+import { KernelProxy } from "./kernel-proxy.mjs";
 import { brokenDeckPage, indexPage, messagePage } from "./pages.mjs";
 import { freshNotebook, moduleFiles, sourcePage } from "./source.mjs";
 import { watchChanges } from "./watch.mjs";
@@ -39,13 +40,15 @@ const headers = {
  * @param {import("./decks.mjs").RenderDeck} options.renderDeck
  * @param {string} [options.host] "localhost" is both loopback addresses
  * @param {number} [options.port] the first to try; 0 for any
+ * @param {KernelProxy} [options.kernels] where live code runs
  * @returns {Promise<{url: string, port: number, close: () => Promise<void>}>}
  */
-export async function serve({ root, renderDeck, host = "localhost", port = 1948 }) {
+export async function serve({ root, renderDeck, host = "localhost", port = 1948, kernels = new KernelProxy(() => null) }) {
   const news = broadcast();
-  const app = application(root, renderDeck, await hostNames(host), news.subscribe);
+  const app = application(root, renderDeck, await hostNames(host), news.subscribe, kernels);
   const servers = await listen(app, host === "localhost" ? loopback : [host], port);
   const address = /** @type {import("node:net").AddressInfo} */ (servers[0].address());
+  for (const server of servers) server.on("upgrade", (...request) => kernels.upgrade(...request));
   const stopWatching = await watchChanges(root, () => deckNames(root), news.tell);
   return {
     url: `http://${everywhere.includes(host) ? "localhost" : inUrl(host)}:${address.port}`,
@@ -65,8 +68,9 @@ export async function serve({ root, renderDeck, host = "localhost", port = 1948 
  * @param {import("./decks.mjs").RenderDeck} renderDeck
  * @param {Set<string>} hosts
  * @param {express.RequestHandler} subscribe
+ * @param {KernelProxy} kernels
  */
-function application(root, renderDeck, hosts, subscribe) {
+function application(root, renderDeck, hosts, subscribe, kernels) {
   const app = express();
   app.disable("x-powered-by");
   app.use((request, response, next) => {
@@ -74,6 +78,7 @@ function application(root, renderDeck, hosts, subscribe) {
     const urlPath = pathOf(request.url);
     if (!hosts.has(nameInHostHeader(request.headers.host)))
       refuse(response, 403, "This name is not the server's: start it with --host NAME");
+    else if (urlPath?.startsWith("/kernel/")) kernels.answer(request, response).catch(next);
     else if (request.method !== "GET" && request.method !== "HEAD")
       refuse(response.set("Allow", "GET, HEAD"), 405, "Only GET and HEAD are answered");
     else if (urlPath === null) refuse(response, 400, "Malformed URL");
@@ -86,6 +91,13 @@ function application(root, renderDeck, hosts, subscribe) {
     response.send(indexPage(await describeDecks(root), (name) => name));
   }));
   app.get("/events", subscribe);
+  app.get("/enter", answering(async (response) => {
+    const { key, deck } = response.req.query;
+    const cookie = kernels.enter(response.req, String(key));
+    const to = (await deckNames(root)).find((name) => name === deck) ?? "";
+    if (!cookie) return refuse(response, 403, "This link was used already: run npm start again for another one");
+    response.set("Set-Cookie", cookie).redirect(303, `/${to}`);
+  }));
   app.use(answering(async (response, next) => {
     const name = response.locals.path.slice(1);
     if (!(await deckNames(root)).includes(name)) return next();

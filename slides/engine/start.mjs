@@ -1,36 +1,48 @@
 /** npm start: sets up, serves the lectures, and opens one in the browser. */
+import { mkdir, rm, writeFile } from "node:fs/promises";
+import path from "node:path";
 import { parseArgs } from "node:util";
 import { UserError, root, runCommand, say } from "./command.mjs";
 import { deckRenderer, existingDeck } from "./decks.mjs";
+import { otherJupyter, parseAddress, startJupyter } from "./jupyter.mjs";
+import { KernelProxy } from "./kernel-proxy.mjs";
 import { setUpNode, setUpPython } from "./setup.mjs";
 
-const usage = "Usage: npm start -- [slides/DECK.md] [--port N] [--host H] [--no-open]";
+const usage = "Usage: npm start -- [slides/DECK.md] [--port N] [--host H] [--jupyter URL] [--no-open]";
 
 await runCommand(async () => {
-  const { deck, host, port, open } = await commandLine();
+  const { deck, host, port, open, address } = await commandLine();
+  let jupyter = address ? await otherJupyter(address) : null;
   await setUpNode();
 
   const { serve } = await import("./serve.mjs");
-  const server = await serve({ root, host, port, renderDeck: await deckRenderer(root) });
+  const kernels = new KernelProxy(() => jupyter?.target ?? null);
+  const server = await serve({ root, host, port, renderDeck: await deckRenderer(root), kernels });
   if (port && server.port !== port) say(`Port ${port} is taken; this is ${server.port}.`);
-  console.log(`The lectures are at ${server.url} (Ctrl-C ends).`);
-  if (open) await openInBrowser(`${server.url}/${deck}`);
+  const link = `${server.url}/enter?key=${kernels.newKey()}&deck=${encodeURIComponent(deck)}`;
+  const page = path.join(root, `out/open-${server.port}.html`);
 
   let ending = false;
   const end = async () => {
     ending = true;
-    await server.close();
+    await Promise.all([server.close(), jupyter?.close(), rm(page, { force: true })]);
     process.exit();
   };
   process.once("SIGINT", end).once("SIGTERM", end).once("SIGHUP", end);
 
-  await setUpPython("requirements.txt").catch((error) => {
+  console.log(`The lectures are at ${server.url} (Ctrl-C ends).`);
+  if (open) await openInBrowser(link, page);
+  else console.log(`With live code, for one browser: ${link}`);
+
+  if (!jupyter) await setUpPython("requirements.txt").then((python) => {
+    if (!ending) jupyter = startJupyter(python);
+  }).catch((error) => {
     if (!(error instanceof UserError)) throw error;
     if (!ending) say(`${error.message} The decks are shown all the same.`);
   });
 });
 
-/** @returns {Promise<{deck: string, host: string, port: number, open: boolean}>} */
+/** @returns {Promise<{deck: string, host: string, port: number, open: boolean, address?: string}>} */
 async function commandLine() {
   const { values, positionals } = parsed();
   if (positionals.length > 1) throw new UserError(`One deck at a time. ${usage}`, 2);
@@ -39,7 +51,8 @@ async function commandLine() {
     throw new UserError(`--port ${values.port}: a port is a number from 0 to 65535.`, 2);
   if (!values.host) throw new UserError("--host: give a name or an address of this machine.", 2);
   const deck = positionals.length ? await existingDeck(root, positionals[0], 2) : "";
-  return { deck, host: values.host, port, open: !values["no-open"] };
+  const address = values.jupyter && parseAddress(values.jupyter).href;
+  return { deck, host: values.host, port, open: !values["no-open"], address };
 }
 
 function parsed() {
@@ -49,6 +62,7 @@ function parsed() {
       options: {
         port: { type: "string", default: "1948" },
         host: { type: "string", default: "localhost" },
+        jupyter: { type: "string" },
         "no-open": { type: "boolean", default: false },
       },
     });
@@ -58,9 +72,16 @@ function parsed() {
   }
 }
 
-/** @param {string} url */
-async function openInBrowser(url) {
+/**
+ * The link has a key, which must not stand in a command line: so the browser opens a page that leads to it.
+ * @param {string} link
+ * @param {string} page a file, in a folder that a confined browser may read
+ */
+async function openInBrowser(link, page) {
+  await mkdir(path.dirname(page), { recursive: true });
+  await rm(page, { force: true });
+  await writeFile(page, `<meta http-equiv="refresh" content="0; url=${link}">`, { mode: 0o600 });
   const { default: open } = await import("open");
-  const browser = await open(url);
-  browser.once("error", () => say(`No browser could be opened: go to ${url}`));
+  const browser = await open(page);
+  browser.once("error", () => say(`No browser could be opened: go to ${link}`));
 }

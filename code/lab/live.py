@@ -1,0 +1,308 @@
+"""The code of slides in a kernel: each module in a namespace of its own, edits included.
+
+A deck's page calls prepare once and run for every snippet; see slides/engine/ and
+static/live/ for the other end.
+"""
+
+import ast
+import importlib.util
+import linecache
+import re
+import sys
+import textwrap
+
+import jupytext
+from IPython.display import display
+
+from lab import cli, live_output, live_shapes, results, training
+
+ARGUMENTS = "arguments"   # the demo cell that begins a run
+_modules = {}
+
+
+def prepare(names):
+    """Import these modules, so that their first run need not wait for it."""
+    for name in names:
+        try:
+            _module(name).refresh()
+        except Exception:  # it is shown where somebody runs the module
+            continue
+
+
+def run(name, symbol, text):
+    """Run `text`, which stands on a slide for `symbol` of code/NAME.py.
+
+    symbol: a definition, `Class` or `Class.method`, which takes the place of the
+    module's own, for all that is built on it; or a demo cell's title in lower case
+    with dashes, whose body runs in the module's namespace. A module whose file has
+    changed is read again first, and loses its edits.
+
+    Shows what the last expression gives, as a notebook does. Raises Stopped where
+    the code was interrupted or failed, with a traceback that starts at the slide.
+    """
+    with live_output.limited():
+        try:
+            module = _module(name)
+            module.refresh()
+            training.watcher = live_output.Curve()
+            if symbol in module.cells:
+                module.run_cell(symbol, text)
+            elif symbol in module.spans:
+                module.define(symbol, text)
+            else:
+                raise LookupError(f"code/{name}.py no longer has {symbol}: load the "
+                                  "page again")
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            raise live_output.Stopped(error) from None
+        finally:
+            training.watcher = None
+
+
+def watch_shapes(name, symbol, on):
+    """Note from now on what shapes the forward of a class computes, or no longer.
+
+    symbol: the class, or its forward.
+    """
+    module = _module(name)
+    module.refresh()
+    owner = symbol.removesuffix(".forward")
+    (module.watched.add if on else module.watched.discard)(owner)
+    module.watch()
+
+
+def shapes(name, symbol):
+    """{line of the file: shape} of its latest call, for display(…, raw=True)."""
+    watch = _module(name).watches.get(symbol.removesuffix(".forward"))
+    return {"application/json": watch.shapes if watch else {}, "text/plain": ""}
+
+
+def reset(name, symbol):
+    """Forget an edit of a definition."""
+    module = _module(name)
+    if not module.refresh() and module.edits.pop(symbol, None) is not None:
+        module.execute()
+
+
+def notebook(name):
+    """The module as a notebook, its edits included, for display(…, raw=True)."""
+    module = _module(name)
+    module.refresh()
+    return _plain(jupytext.writes(jupytext.reads(module.edited_text(), "py:percent"),
+                                  "ipynb"))
+
+
+def save(name, symbol, text, copy):
+    """Write the module with `text` for `symbol` to out/live/COPY.py, if that is free."""
+    stem = copy.strip().removesuffix(".py")
+    if not re.fullmatch(r"[\w-]+", stem):
+        return _plain("give the copy a name of letters, digits, - and _")
+    module = _module(name)
+    module.refresh()
+    path = cli.ROOT / "out" / "live" / f"{stem}.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(module.edited_text({**module.edits, symbol: text}))
+    except FileExistsError:
+        return _plain(f"out/live/{stem}.py is there already: give another name")
+    return _plain(f"saved as out/live/{stem}.py")
+
+
+def _plain(text):
+    return {"text/plain": text}
+
+
+def _module(name):
+    if name not in _modules:
+        _modules[name] = LiveModule(name)
+    return _modules[name]
+
+
+class LiveModule:
+    """A module of code/ as the slides have made it."""
+
+    def __init__(self, name):
+        self.name, self.path = name, cli.CODE / f"{name}.py"
+        self.text = None      # of the file, as it was last read
+        self.edits = {}       # {symbol: text}
+        self.run = self.args = None
+        self.watched = set()  # classes
+        self.watches = {}     # {class: live_shapes.Watch}
+
+    @property
+    def namespace(self):
+        return sys.modules[self.name].__dict__
+
+    def refresh(self):
+        """Execute the module if it, or one that it imports, is new or has changed.
+
+        Returns whether that was so.
+        """
+        text = self.path.read_text("utf-8")
+        imported = [other for other in _imported(text) if other != self.name]
+        changed = [_module(other).refresh() for other in imported]
+        if text == self.text and not any(changed):
+            return False
+        self.read(text)
+        self.edits.clear()
+        self.execute()
+        return True
+
+    def read(self, text):
+        self.text, self.lines = text, text.splitlines()
+        self.tree = ast.parse(text, str(self.path))
+        self.spans = _definitions(self.tree.body)
+        self.cells = _cells(self.lines)
+        self.run = self.args = None
+
+    def execute(self):
+        """Run all definitions anew, edits in their places."""
+        if self.name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(self.name, self.path)
+            sys.modules[self.name] = importlib.util.module_from_spec(spec)
+        linecache.checkcache(str(self.path))
+        for node in self.tree.body:
+            first, last = _span(node)
+            edits = {symbol: text for symbol, text in self.edits.items()
+                     if first <= self.spans[symbol][0] <= last}
+            if edits:
+                node = self.edited(first, last, edits)
+                node.body = [part for part in node.body
+                             if not isinstance(part, ast.Expr)]
+                filename = self.edited_file(edits)
+            else:
+                node, filename = ast.Module([node], []), str(self.path)
+            exec(compile(node, filename, "exec"), self.namespace)
+        self.watches = {}  # they were of the classes before
+        self.watch()
+
+    def watch(self):
+        """Watch the classes that are to be watched, and no others."""
+        for name in set(self.watches) - self.watched:
+            self.watches.pop(name).end()
+        for name in self.watched - set(self.watches):
+            owner = self.namespace.get(name)
+            if isinstance(owner, type) and "forward" in vars(owner):
+                first, last = self.spans[name]
+                edits = {symbol: text for symbol, text in self.edits.items()
+                         if symbol.split(".")[0] == name}
+                tree = self.edited(first, last, edits)
+                self.watches[name] = live_shapes.Watch(
+                    owner, tree, self.edited_file(edits) if edits else str(self.path))
+
+    def edited(self, first, last, edits):
+        """The tree of lines first to last with edits in them, numbered as in the file."""
+        lines = self.lines[:last]
+        for symbol, text in sorted(edits.items(), reverse=True,
+                                   key=lambda edit: self.spans[edit[0]]):
+            self.replace(lines, self.spans[symbol], text)
+        return _parse(lines[first - 1:], first, self.edited_file(edits))
+
+    def edited_text(self, edits=None):
+        """The file with these edits, or with those that it has now."""
+        lines = list(self.lines)
+        spans = self.spans | self.cells
+        for symbol, text in sorted((self.edits if edits is None else edits).items(),
+                                   key=lambda edit: spans[edit[0]], reverse=True):
+            self.replace(lines, spans[symbol], text)
+        return "\n".join(lines) + "\n"
+
+    def replace(self, lines, span, text):
+        """Put text in the place of a span of lines, as far in as it was."""
+        first, last = span
+        indent = re.match(r"\s*", lines[first - 1])[0]
+        lines[first - 1:last] = [indent + line if line.strip() else ""
+                                 for line in text.splitlines()]
+
+    def edited_file(self, edits):
+        return f"{self.path.name} ({', '.join(edits)}, edited)"
+
+    def define(self, symbol, text):
+        """Put text in the place of a definition, in its module; or put that back."""
+        first, _ = self.spans[symbol]
+        before, edits = dict(self.edits), dict(self.edits)
+        edits.pop(symbol, None)
+        if text.rstrip() != self.own_text(self.spans[symbol]):
+            edits[symbol] = text.rstrip()
+        tree = _parse(text.splitlines(), first, self.edited_file([symbol]))
+        if edits != before:
+            self.edits = edits
+            try:
+                self.execute()
+            except BaseException:
+                self.edits = before
+                self.execute()
+                raise
+        tree.body = [part for part in tree.body if isinstance(part, ast.Expr)]
+        self.evaluate(tree, self.edited_file([symbol]))
+
+    def run_cell(self, symbol, text):
+        """Run a demo cell's body, with what the module's arguments are here."""
+        if symbol != ARGUMENTS and ARGUMENTS in self.cells:
+            if self.run is None:
+                self.run_cell(ARGUMENTS, self.own_text(self.cells[ARGUMENTS]))
+            results.run, self.namespace["args"] = self.run, self.args
+        filename = f"{self.path.name} ({symbol})"
+        self.evaluate(_parse(text.splitlines(), self.cells[symbol][0], filename), filename)
+        if symbol == ARGUMENTS:
+            self.run, self.args = results.run, self.namespace["args"]
+
+    def own_text(self, span):
+        """Lines of the file, first to last, without the indentation of all of them."""
+        first, last = span
+        return textwrap.dedent("\n".join(self.lines[first - 1:last]))
+
+    def evaluate(self, tree, filename):
+        """Execute a tree in the namespace; show the value of a last expression."""
+        last = None
+        if tree.body and isinstance(tree.body[-1], ast.Expr):
+            last = tree.body.pop()
+        exec(compile(tree, filename, "exec"), self.namespace)
+        if last is not None:
+            value = eval(compile(ast.Expression(last.value), filename, "eval"),
+                         self.namespace)
+            if value is not None:
+                display(value)
+
+
+def _imported(text):
+    """The modules of code/ that a module's text imports."""
+    names = re.findall(r"^(?:from|import)[ \t]+([A-Za-z_]\w*)", text, re.M)
+    return [name for name in dict.fromkeys(names) if (cli.CODE / f"{name}.py").is_file()]
+
+
+def _definitions(body, prefix=""):
+    """{name of a class, function or method: its first and last line}."""
+    spans = {}
+    for node in body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            spans[prefix + node.name] = _span(node)
+            if isinstance(node, ast.ClassDef) and not prefix:
+                spans |= _definitions(node.body, f"{node.name}.")
+    return spans
+
+
+def _span(node):
+    decorators = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(part.lineno for part in decorators)]), node.end_lineno
+
+
+def _cells(lines):
+    """{title of a demo cell, in lower case with dashes: its body's first and last line}."""
+    starts = [i for i, line in enumerate(lines) if re.match(r"# %%(\s|$)", line)]
+    cells = {}
+    for start, end in zip(starts, [*starts[1:], len(lines)]):
+        title = re.sub(r"[\W_]+", "-", lines[start][4:].lower()).strip("-")
+        if start + 1 < end and lines[start + 1] == 'if __name__ == "__main__":':
+            while not lines[end - 1].strip():
+                end -= 1
+            cells[title] = start + 3, end
+    return cells
+
+
+def _parse(lines, first, filename):
+    """The tree of lines that begin at line `first` of a file; errors can show them."""
+    padded = [""] * (first - 1) + list(lines)
+    text = "\n".join(padded) + "\n"
+    linecache.cache[filename] = len(text), None, text.splitlines(True), filename
+    return ast.parse(text, filename)

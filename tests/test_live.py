@@ -1,0 +1,379 @@
+"""Code of slides in a real kernel: namespaces, edits, what is shown, what is cut."""
+
+import json
+import queue
+import re
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from jupyter_client.manager import start_new_kernel
+
+ROOT = Path(__file__).resolve().parents[1]
+TOY = '''
+# %%
+def base():
+    return 1
+
+
+# %%
+class Block:
+    def size(self):
+        return 10 * base()
+
+
+# %%
+class Twice(Block):
+    def size(self):
+        return 2 * super().size()
+
+
+# %% Arguments
+if __name__ == "__main__":
+    from lab import cli, figures, training
+    args = cli.arguments(digits={"epochs": 2, "batch_size": 4, "lr": 0.1})
+
+# %% Show the size
+if __name__ == "__main__":
+    print(Twice().size(), args.data)
+'''
+
+
+class Answer:
+    """What a kernel sent for one request."""
+
+    def __init__(self):
+        self.text, self.data, self.error, self.metadata, self.updates = "", [], "", [], 0
+
+    def take(self, kind, content):
+        if kind == "stream":
+            self.text += content["text"]
+        elif kind == "error":
+            lines = "\n".join(content["traceback"])
+            self.error += re.sub(r"\x1b\[[\d;]*m", "", lines)
+        elif kind in ("display_data", "update_display_data"):
+            self.data.append(content["data"])
+            self.metadata.append(content["metadata"])
+            self.updates += kind == "update_display_data"
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    manager, client = start_new_kernel(cwd=str(ROOT / "code"))
+    yield manager, client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture
+def ask(kernel):
+    """ask(code, during=…): what the kernel answers; during(answer) after each message."""
+    _, client = kernel
+
+    def ask(code, during=lambda answer: None):
+        request, answer = client.execute(code, store_history=False), Answer()
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                message = client.get_iopub_msg(timeout=1)
+            except queue.Empty:
+                continue
+            if message["parent_header"].get("msg_id") != request:
+                continue
+            if message["msg_type"] == "status" and (
+                    message["content"]["execution_state"] == "idle"):
+                return answer
+            answer.take(message["msg_type"], message["content"])
+            during(answer)
+        raise AssertionError(f"no end after 60 s: {code}")
+
+    return ask
+
+
+@pytest.fixture
+def toy(ask, tmp_path):
+    """A folder that stands for code/, with toy.py in it; toy(symbol, text) runs that."""
+    (tmp_path / "toy.py").write_text(TOY, "utf-8")
+    started = ask(f"""
+import sys
+from pathlib import Path
+from lab import cli, live
+cli.CODE, cli.ROOT = Path({str(tmp_path)!r}), Path({str(tmp_path)!r})
+live._modules.clear()
+for name in ["toy", "other", "user"]:
+    sys.modules.pop(name, None)
+sys.path[:] = [path for path in sys.path if "pytest" not in path]
+sys.path.insert(0, {str(tmp_path)!r})
+""")
+    assert not started.error, started.error
+
+    def run(symbol, text, module="toy", **options):
+        code = textwrap.dedent(text).strip("\n")
+        return ask(f"live.run({module!r}, {symbol!r}, {code!r})", **options)
+
+    run.folder = tmp_path
+    return run
+
+
+SIZE = "print(Twice().size(), args.data)"
+
+
+def size(toy, **options):
+    answer = toy("show-the-size", SIZE, **options)
+    assert not answer.error, answer.error
+    return answer.text.strip()
+
+
+def test_a_demo_cell_runs_in_its_module_with_its_arguments(toy):
+    assert size(toy) == "20 digits"
+
+
+def test_an_edit_takes_the_place_of_a_definition(toy):
+    """For all that is built on it: functions that call it, classes that inherit."""
+    assert not toy("base", "def base():\n    return 7").error
+    assert size(toy) == "140 digits"
+    assert not toy("Block.size", "def size(self):\n    return base() + 1").error
+    assert size(toy) == "16 digits"
+    assert not toy("base", "def base():\n    return 1").error
+    assert size(toy) == "4 digits"
+
+
+def test_reset_restores(toy, ask):
+    toy("base", "def base():\n    return 7")
+    assert size(toy) == "140 digits"
+    assert not ask('live.reset("toy", "base")').error
+    assert size(toy) == "20 digits"
+
+
+def test_modules_do_not_meet(toy):
+    (toy.folder / "other.py").write_text(TOY, "utf-8")
+    toy("base", "def base():\n    return 7")
+    assert size(toy, module="other") == "20 digits"
+    assert size(toy) == "140 digits"
+
+
+def test_a_module_changed_on_disk_is_read_again(toy):
+    toy("base", "def base():\n    return 7")
+    text = TOY.replace("return 1\n", "return 3\n")
+    (toy.folder / "toy.py").write_text(text, "utf-8")
+    assert size(toy) == "60 digits"
+
+
+def test_so_is_one_that_it_imports(toy):
+    user = toy.folder / "user.py"
+    user.write_text("from toy import base\n\n\n# %% Show\n"
+                    'if __name__ == "__main__":\n    print(base())\n', "utf-8")
+    assert toy("show", "print(base())", module="user").text == "1\n"
+    text = TOY.replace("return 1\n", "return 3\n")
+    (toy.folder / "toy.py").write_text(text, "utf-8")
+    assert toy("show", "print(base())", module="user").text == "3\n"
+
+
+def test_what_does_not_run_changes_nothing(toy):
+    answer = toy("Block", "class Block:\n    size = 1 / 0")
+    assert answer.error.endswith("ZeroDivisionError: division by zero")
+    assert size(toy) == "20 digits"
+
+
+def line_of(text):
+    return TOY.splitlines().index(text) + 1
+
+
+def test_a_traceback_has_the_lines_of_the_slide(toy):
+    toy("Block", "class Block:\n    def size(self):\n        return base() + 'one'")
+    answer = toy("show-the-size", SIZE)
+    first = line_of("class Block:")
+    assert answer.error.splitlines() == [
+        f"toy.py (show-the-size):{line_of('    ' + SIZE)} in <module>", f"    {SIZE}",
+        f"toy.py:{line_of('class Twice(Block):') + 2} in size",
+        "    return 2 * super().size()",
+        f"toy.py (Block, edited):{first + 2} in size", "    return base() + 'one'",
+        "TypeError: unsupported operand type(s) for +: 'int' and 'str'"]
+
+
+def test_lines_of_libraries_are_counted(toy):
+    answer = toy("show-the-size", "import json\njson.loads('{')")
+    assert "  … 3 lines of libraries" in answer.error
+    assert "live" not in answer.error and answer.error.count("\n") < 6
+
+
+def test_a_syntax_error_names_its_line(toy):
+    answer = toy("base", "def base():\n    return (")
+    assert f"line {line_of('def base():') + 1}" in answer.error
+    assert "SyntaxError" in answer.error and "return (" in answer.error
+    assert size(toy) == "20 digits"
+
+
+def test_a_symbol_that_is_gone(toy):
+    assert "no longer has bass: load the page again" in toy("bass", "pass").error
+
+
+def test_the_last_expression_is_shown(toy):
+    assert toy("show-the-size", "Twice().size()").data == [{"text/plain": "20"}]
+    shown = toy("base", "def base():\n    return 7\n\nbase() + 1").data
+    assert shown == [{"text/plain": "8"}]
+    assert size(toy) == "140 digits"
+
+
+def test_a_million_lines_are_cut(toy):
+    answer = toy("show-the-size", "for i in range(1_000_000):\n    print(i)")
+    assert len(answer.text) < 120_000 and answer.text.startswith("0\n1\n")
+    assert re.search(r"… [\d,]+ characters left out …", answer.text)
+    assert answer.text.endswith("999999\n")
+
+
+@pytest.mark.parametrize("text", [
+    "print('x' * 10 ** 8)", "'x' * 10 ** 8", "display('x' * 10 ** 8)",
+    "from IPython.display import HTML\nHTML('x' * 10 ** 8)",
+    "import sys\nsys.stderr.write('x' * 10 ** 8); None"])
+def test_a_huge_text_is_cut(toy, text):
+    answer = toy("show-the-size", "from IPython.display import display\n" + text)
+    shown = answer.text + "".join(json.dumps(data) for data in answer.data)
+    assert "left out" in shown and len(shown) < 250_000
+
+
+def test_a_progress_bar_goes_on(toy):
+    answer = toy("show-the-size", """
+        for i in range(5_000):
+            print(f"\\r{i:100}", end="")
+        print("\\rend")
+    """)
+    assert answer.text.endswith("\rend\n") and "left out" not in answer.text
+
+
+def test_a_figure_comes_for_both_themes(toy):
+    answer = toy("show-the-size", """
+        figure, (axis,) = figures.panels(xlabel="x")
+        axis.plot([1, 2], label="one")
+        figures.save(figure, "toy-lines")
+    """)
+    (data,), (metadata,) = answer.data, answer.metadata
+    assert metadata == {"figure": "toy-lines"}
+    assert "<svg" in data["image/svg+xml"]
+    assert "#11161d" not in data["image/svg+xml"]
+    assert data["application/vnd.lab.dark-svg+xml"] != data["image/svg+xml"]
+    assert not list(toy.folder.rglob("*.svg"))
+
+
+TRAINING = """
+    import time
+    def step(batch):
+        time.sleep(0.02)
+        return {"loss": 1 / (1 + float(batch.sum()))}
+    import torch
+    training.fit(step, [torch.ones(1)] * 60, args, name="steps")
+    print("trained")
+"""
+
+
+def test_a_training_draws_its_loss(toy):
+    began = time.monotonic()
+    answer = toy("show-the-size", TRAINING)
+    seconds = time.monotonic() - began
+    assert answer.text.endswith("trained\n") and not answer.error
+    lines = answer.data[-1]["application/vnd.lab.curve+json"]["lines"]["steps"]
+    assert 3 <= len(lines) <= 2 * seconds + 1
+    assert answer.updates == len(answer.data) - 1
+    assert lines == sorted(lines) and 1 < lines[-1][0] <= 2 and lines[-1][1] == 0.5
+
+
+def test_a_training_that_diverges_goes_on(toy):
+    answer = toy("show-the-size", TRAINING.replace("1 / (1", "float('nan') / (1"))
+    assert answer.text.endswith("trained\n") and not answer.error
+    lines = answer.data[-1]["application/vnd.lab.curve+json"]["lines"]["steps"]
+    assert {loss for _, loss in lines} == {None}
+
+
+def test_stop_ends_a_training_and_keeps_its_curve(toy, kernel):
+    manager, _ = kernel
+    stopped = []
+
+    def stop(answer):
+        if answer.updates and not stopped:
+            stopped.append(manager.interrupt_kernel())
+
+    answer = toy("show-the-size", TRAINING, during=stop)
+    assert answer.error == "Stopped." and "trained" not in answer.text
+    assert answer.data
+    assert size(toy) == "20 digits"
+
+
+def test_stop_ends_an_endless_loop(toy, kernel):
+    manager, _ = kernel
+    answer = toy("show-the-size", "print('on')\nwhile True:\n    pass",
+                 during=lambda answer: answer.text and manager.interrupt_kernel())
+    assert answer.error == "Stopped."
+
+
+def test_exit_is_no_end_of_the_kernel(toy):
+    assert "SystemExit" in toy("show-the-size", "raise SystemExit(3)").error
+    assert size(toy) == "20 digits"
+
+
+MODEL = """
+import torch
+from torch import nn
+
+
+# %%
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 5)
+
+    def forward(self, x):
+        x = self.fc(x)
+        pair = x, x[
+            :1]
+        return pair[1].sum()
+
+
+# %% Call
+if __name__ == "__main__":
+    Model()(torch.ones(2, 3))
+"""
+
+
+def test_shapes_of_the_latest_call(toy, ask):
+    """Of the lines as they are on the slide, in models that are there already."""
+    def shapes(symbol="Model"):
+        data = ask(f'display(live.shapes("other", "{symbol}"), raw=True)').data
+        return {int(line): text for line, text in data[0]["application/json"].items()}
+
+    (toy.folder / "other.py").write_text(MODEL, "utf-8")
+    first = MODEL.splitlines().index("    def forward(self, x):") + 1
+    call = "model(torch.ones(2, 3)); None"
+    assert not toy("call", f"model = Model()\n{call}", module="other").error
+    assert shapes() == {}
+    assert not ask('live.watch_shapes("other", "Model.forward", True)').error
+    toy("call", call, module="other")
+    assert shapes() == {first + 1: "(2, 5)", first + 3: "(2, 5), (1, 5)", first + 4: "()"}
+    edited = "def forward(self, x):\n    x = 2 * x\n    return self.fc(x)"
+    assert not toy("Model.forward", edited, module="other").error
+    toy("call", f"model = Model()\n{call}", module="other")
+    assert shapes("Model.forward") == {first + 1: "(2, 3)", first + 2: "(2, 5)"}
+    assert not ask('live.watch_shapes("other", "Model", False)').error
+    assert not toy("call", call, module="other").error and shapes() == {}
+
+
+def test_a_notebook_has_the_edits(toy, ask):
+    toy("base", "def base():\n    return 7")
+    text = ask('display(live.notebook("toy"), raw=True)').data[0]["text/plain"]
+    cells = json.loads(text)["cells"]
+    assert any("return 7" in "".join(cell["source"]) for cell in cells)
+    assert any("print(Twice().size()" in "".join(cell["source"]) for cell in cells)
+
+
+def test_an_edit_is_saved_beside_nothing_else(toy, ask):
+    def save(name):
+        code = f'live.save("toy", "base", "def base():\\n    return 9", {name!r})'
+        return ask(f"display({code}, raw=True)").data[0]["text/plain"]
+
+    assert save("mine.py") == "saved as out/live/mine.py"
+    copy = toy.folder / "out/live/mine.py"
+    assert copy.read_text("utf-8") == TOY.replace("return 1\n", "return 9\n")
+    assert "there already" in save("mine")
+    for name in ["", "../toy", "a/b", "a b"]:
+        assert "give the copy a name" in save(name)
+    assert (toy.folder / "toy.py").read_text("utf-8") == TOY
