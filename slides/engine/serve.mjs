@@ -48,13 +48,20 @@ export async function serve({ root, renderDeck, host = "localhost", port = 1948,
   const app = application(root, renderDeck, await hostNames(host), news.subscribe, kernels);
   const servers = await listen(app, host === "localhost" ? loopback : [host], port);
   const address = /** @type {import("node:net").AddressInfo} */ (servers[0].address());
-  for (const server of servers) server.on("upgrade", (...request) => kernels.upgrade(...request));
+  /** @type {Set<import("node:stream").Duplex>} */
+  const webSockets = new Set();
+  for (const server of servers) server.on("upgrade", (request, socket, head) => {
+    webSockets.add(socket);
+    socket.once("close", () => webSockets.delete(socket));
+    kernels.upgrade(request, socket, head);
+  });
   const stopWatching = await watchChanges(root, () => deckNames(root), news.tell);
   return {
     url: `http://${everywhere.includes(host) ? "localhost" : inUrl(host)}:${address.port}`,
     port: address.port,
     close: async () => {
       await stopWatching();
+      for (const socket of webSockets) socket.destroy(); // the servers would wait for them
       await Promise.all(servers.map((server) => new Promise((resolve) => {
         server.close(resolve);
         server.closeAllConnections();
