@@ -372,10 +372,13 @@ def test_save_names_the_data_of_other_runs(run):
 def test_save_shows_in_a_notebook_and_writes_nothing(run, monkeypatch):
     import IPython.display
     shown = []
-    monkeypatch.setattr(IPython.display, "display", shown.append)
+    monkeypatch.setattr(IPython.display, "display",
+                        lambda *figure, **options: shown.append((*figure, options)))
     run.display = True
     figures.save(own_plot(), "toy-curves")
-    assert files(run.out) == [] and "<svg" in shown[0].data
+    assert files(run.out) == []
+    (figure, options), = shown
+    assert "<svg" in figure.data and options == {"metadata": {"figure": "toy-curves"}}
 
 
 def test_save_without_a_run_says_what_to_do(monkeypatch):

@@ -44,6 +44,7 @@ export function startJupyter(python) {
       child.stdin?.on("error", () => {}).write(`${token}\n`);
       const address = await firstLine(child);
       if (address) jupyter.target = { url: new URL(`${address}/`), token };
+      else child.kill();
       await ended;
       failures = Date.now() - began > shortLife ? 0 : failures + 1;
       jupyter.target = null;
