@@ -311,7 +311,7 @@ date: 2026-11-21
 
 ## A block to run
 
-[cover](../code/grad_cam.py#cover "run")
+[grad_cam](../code/grad_cam.py#grad_cam "run")
 """
 # A run of 1 + 1 from the click to its output, in ms
 CLICK = """async () => {
@@ -353,7 +353,8 @@ def measure_live(browser, server):
     let_in, other = browser.new_context(), browser.new_context()
     page = let_in.new_page()
     page.goto(f"{url}/enter?key={key}&deck=deck.md")
-    page.wait_for_selector(".tools")
+    page.wait_for_selector(".tools", state="attached")
+    page.evaluate("Reveal.slide(1)")
     page.wait_for_timeout(10_000)
     page.locator(".code pre").click()
     page.keyboard.press("Control+A")
@@ -385,7 +386,7 @@ def bare_call():
             if message["msg_type"] == "display_data":
                 shown.append(time.perf_counter())
 
-        client.execute_interactive("live.run('grad_cam', 'cover', '1 + 1')",
+        client.execute_interactive("live.run('grad_cam', 'grad_cam', '1 + 1')",
                                    output_hook=hook)
         return 1000 * (shown[0] - start)
 
