@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -177,7 +176,6 @@ def test_the_hash_is_of_code_and_imported_modules(tmp_path):
     assert results.module_hash(tmp_path / "a.py") == digest
 
 
-@pytest.mark.skipif(not shutil.which("node"), reason="there is no Node here")
 def test_node_computes_the_same_hash(tmp_path):
     awkward = tmp_path / "awkward.py"
     awkward.write_bytes("import béb, torch\n\fimport resnet\nx = 'é'\t\n\r\n".encode())

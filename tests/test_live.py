@@ -176,6 +176,15 @@ def test_what_does_not_run_changes_nothing(toy):
     assert size(toy) == "20 digits"
 
 
+def test_a_file_that_does_not_run_is_not_taken_for_read(toy):
+    assert size(toy) == "20 digits"
+    (toy.folder / "toy.py").write_text(TOY.replace("class Twice", "1 / 0\n\n\nclass Twice"))
+    for _ in range(2):
+        assert "ZeroDivisionError" in toy("show-the-size", SIZE).error
+    (toy.folder / "toy.py").write_text(TOY)
+    assert size(toy) == "20 digits"
+
+
 def line_of(text):
     return TOY.splitlines().index(text) + 1
 

@@ -1,4 +1,4 @@
-"""The code of slides in a kernel: each module in a namespace of its own, edits included.
+"""The code of slides in a kernel: each module in its own namespace, with its edits.
 
 A deck's page calls prepare once and run for every snippet; see slides/engine/ and
 static/live/ for the other end.
@@ -87,12 +87,12 @@ def notebook(name):
     """The module as a notebook, its edits included, for display(…, raw=True)."""
     module = _module(name)
     module.refresh()
-    return _plain(jupytext.writes(jupytext.reads(module.edited_text(), "py:percent"),
-                                  "ipynb"))
+    text = "\n".join(module.with_edits(module.edits)) + "\n"
+    return _plain(jupytext.writes(jupytext.reads(text, "py:percent"), "ipynb"))
 
 
 def save(name, symbol, text, copy):
-    """Write the module with `text` for `symbol` to out/live/COPY.py, if that is free."""
+    """Write the module with `text` for `symbol` to out/live/COPY.py, a new file."""
     stem = copy.strip().removesuffix(".py")
     if not re.fullmatch(r"[\w-]+", stem):
         return _plain("give the copy a name of letters, digits, - and _")
@@ -102,7 +102,8 @@ def save(name, symbol, text, copy):
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(path, "x", encoding="utf-8") as file:
-            file.write(module.edited_text({**module.edits, symbol: text}))
+            lines = module.with_edits({**module.edits, symbol: text})
+            file.write("\n".join(lines) + "\n")
     except FileExistsError:
         return _plain(f"out/live/{stem}.py is there already: give another name")
     return _plain(f"saved as out/live/{stem}.py")
@@ -145,7 +146,11 @@ class LiveModule:
             return False
         self.read(text)
         self.edits.clear()
-        self.execute()
+        try:
+            self.execute()
+        except BaseException:
+            self.text = None   # what does not run is not taken for read
+            raise
         return True
 
     def read(self, text):
@@ -191,28 +196,21 @@ class LiveModule:
                     owner, tree, self.edited_file(edits) if edits else str(self.path))
 
     def edited(self, first, last, edits):
-        """The tree of lines first to last with edits in them, numbered as in the file."""
-        lines = self.lines[:last]
+        """The tree of lines first to last with their edits, numbered as in the file."""
+        lines = self.with_edits(edits)
+        end = last + len(lines) - len(self.lines)
+        return _parse(lines[first - 1:end], first, self.edited_file(edits))
+
+    def with_edits(self, edits):
+        """The file's lines; the text of each edit as far in as what it replaces."""
+        lines, spans = list(self.lines), self.spans | self.cells
         for symbol, text in sorted(edits.items(), reverse=True,
-                                   key=lambda edit: self.spans[edit[0]]):
-            self.replace(lines, self.spans[symbol], text)
-        return _parse(lines[first - 1:], first, self.edited_file(edits))
-
-    def edited_text(self, edits=None):
-        """The file with these edits, or with those that it has now."""
-        lines = list(self.lines)
-        spans = self.spans | self.cells
-        for symbol, text in sorted((self.edits if edits is None else edits).items(),
-                                   key=lambda edit: spans[edit[0]], reverse=True):
-            self.replace(lines, spans[symbol], text)
-        return "\n".join(lines) + "\n"
-
-    def replace(self, lines, span, text):
-        """Put text in the place of a span of lines, as far in as it was."""
-        first, last = span
-        indent = re.match(r"\s*", lines[first - 1])[0]
-        lines[first - 1:last] = [indent + line if line.strip() else ""
-                                 for line in text.splitlines()]
+                                   key=lambda edit: spans[edit[0]]):
+            first, last = spans[symbol]
+            indent = re.match(r"\s*", lines[first - 1])[0]
+            lines[first - 1:last] = [indent + line if line.strip() else ""
+                                     for line in text.splitlines()]
+        return lines
 
     def edited_file(self, edits):
         return f"{self.path.name} ({', '.join(edits)}, edited)"
@@ -243,7 +241,8 @@ class LiveModule:
                 self.run_cell(ARGUMENTS, self.own_text(self.cells[ARGUMENTS]))
             results.run, self.namespace["args"] = self.run, self.args
         filename = f"{self.path.name} ({symbol})"
-        self.evaluate(_parse(text.splitlines(), self.cells[symbol][0], filename), filename)
+        first, _ = self.cells[symbol]
+        self.evaluate(_parse(text.splitlines(), first, filename), filename)
         if symbol == ARGUMENTS:
             self.run, self.args = results.run, self.namespace["args"]
 
@@ -268,7 +267,8 @@ class LiveModule:
 def _imported(text):
     """The modules of code/ that a module's text imports."""
     names = re.findall(r"^(?:from|import)[ \t]+([A-Za-z_]\w*)", text, re.M)
-    return [name for name in dict.fromkeys(names) if (cli.CODE / f"{name}.py").is_file()]
+    return [name for name in dict.fromkeys(names)
+            if (cli.CODE / f"{name}.py").is_file()]
 
 
 def _definitions(body, prefix=""):
@@ -288,7 +288,7 @@ def _span(node):
 
 
 def _cells(lines):
-    """{title of a demo cell, in lower case with dashes: its body's first and last line}."""
+    """{title of a demo cell, a slug: first and last line of its body}."""
     starts = [i for i, line in enumerate(lines) if re.match(r"# %%(\s|$)", line)]
     cells = {}
     for start, end in zip(starts, [*starts[1:], len(lines)]):

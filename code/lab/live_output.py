@@ -18,6 +18,7 @@ DARK = "application/vnd.lab.dark-svg+xml"
 CURVE = "application/vnd.lab.curve+json"
 MOST_TEXT, TAIL = 100_000, 4_000     # characters of a run
 MOST_DATA = 8_000_000                # characters of a figure or table
+REDRAW = 0.5                         # seconds between two drawings of a curve
 
 
 class Stopped(Exception):
@@ -127,7 +128,8 @@ def _prepared(message):
             del data[kind]
             start = value[:MOST_TEXT] if kind == "text/plain" else ""
             data.setdefault("text/plain", "")
-            data["text/plain"] += f"{start}\n… {size - len(start):,} characters of {kind} left out …"
+            data["text/plain"] += (f"{start}\n… {size - len(start):,} characters of "
+                                   f"{kind} left out …")
     if "image/svg+xml" in data:
         data[DARK] = darken(data["image/svg+xml"])
     return message
@@ -136,14 +138,13 @@ def _prepared(message):
 class Curve:
     """The training loss of each training of a run, drawn as it goes on."""
 
-    def __init__(self, seconds=0.5):
-        self.seconds, self.drawn = seconds, 0.0
-        self.lines, self.handle = {}, None
+    def __init__(self):
+        self.drawn, self.lines, self.handle = 0.0, {}, None
 
     def __call__(self, name, epoch, epochs, means):
         """See lab.training.watcher."""
         now = time.perf_counter()
-        if now - self.drawn < self.seconds:
+        if now - self.drawn < REDRAW:
             return
         self.drawn = now
         loss = means().get("loss")

@@ -1,4 +1,4 @@
-"""The shape of what each line of a model's forward computed, for the slide that shows it."""
+"""The shape of what each line of a model's forward computed, for its slide."""
 
 import ast
 
@@ -9,7 +9,7 @@ class Watch:
     """Watches the forward of a class in place: its instances and their weights stay."""
 
     def __init__(self, owner, tree, filename):
-        """owner: the class; tree: a Module with its definition, numbered as on the slide."""
+        """owner: the class; tree: its definition in a Module, lines as on the slide."""
         self.function, self.shapes = owner.__dict__["forward"], {}
         self.plain = self.function.__code__
         watched = ast.fix_missing_locations(_Watched().visit(tree))
@@ -57,7 +57,7 @@ def _code(code, *path):
 
 
 def _shape(value):
-    """(64, 16, 8, 8) of a tensor, those of a tuple's or list's tensors, "" of others."""
+    """(64, 16, 8, 8) of a tensor, those of a tuple's or list's, "" of others."""
     if hasattr(value, "shape"):
         return str(tuple(value.shape))
     if isinstance(value, (tuple, list)):

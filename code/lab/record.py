@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import nbformat
+import torch
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
@@ -58,7 +59,7 @@ def record(name, texts):
     notebook = execute(nbformat.v4.new_notebook(cells=cells), name, record_timing=True)
     made = {"hash": results.module_hash(CODE / f"{name}.py"),
             "date": datetime.now(timezone.utc).date().isoformat(),
-            "hardware": results.hardware(results.torch.device("cpu")),
+            "hardware": results.hardware(torch.device("cpu")),
             "versions": results.versions()}
     found = {cell.metadata["title"]: {"seconds": seconds(cell), "outputs": given(cell)}
              for cell in notebook.cells[1:]}
@@ -76,7 +77,7 @@ def seconds(cell):
 
 
 def given(cell):
-    """What a cell gave: [{"text": …} or {"figure": NAME}]; curves are for the moment."""
+    """What a cell gave, but no curves: [{"text": …} or {"figure": NAME}]."""
     found = []
     for output in cell.outputs:
         figure = output.get("metadata", {}).get("figure")
@@ -86,7 +87,8 @@ def given(cell):
         data = output.get("data", {})
         if any("curve" in kind for kind in data):
             continue
-        text = re.sub(r"\x1b\[[\d;]*m", "", output.get("text", data.get("text/plain", "")))
+        text = output.get("text", data.get("text/plain", ""))
+        text = re.sub(r"\x1b\[[\d;]*m", "", text)
         if found and "text" in found[-1]:
             found[-1]["text"] += text
         elif text:

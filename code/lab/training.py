@@ -20,7 +20,7 @@ from lab import UserError, data, results
 from lab.cli import STATIC
 
 
-# On a slide: watcher(name, epoch, epochs, means) draws a training after each step of it;
+# On a slide: watcher(name, epoch, epochs, means) draws a training after each step;
 # epoch is what is done of `epochs`, means() the means of this epoch so far.
 watcher = None
 

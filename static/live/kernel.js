@@ -167,13 +167,10 @@ export class Kernel {
    */
   run(code, listener) {
     if (!this.connection || !this.isConnected || this.connection.isDisposed) return null;
-    const future = this.connection.requestExecute({ code, store_history: false, stop_on_error: true });
+    const future = this.connection.requestExecute({ code, store_history: false, stop_on_error: false });
+    future.done.catch(() => {}); // the listener hears when the kernel is gone
     const id = future.msg.header.msg_id;
     this.listeners.set(id, listener);
-    future.done.then((reply) => {
-      // a run that was waiting behind one that failed is not done, and has no idle of its own
-      if (/** @type {any} */ (reply?.content)?.status === "aborted" && this.listeners.delete(id)) listener.onEnd("lost");
-    }, () => {});
     return id;
   }
 

@@ -321,7 +321,6 @@ let clock = 0;
 function showRunning(ended, failed = false) {
   lastRun = ended ?? lastRun;
   const [block] = running;
-  light.classList.toggle("elsewhere", Boolean(block));
   clearInterval(clock);
   if (!block) return showState(kernel.state, ended ? `${failed ? "✗" : "✓"} ${ended.symbol}` : "");
   const began = Date.now();
