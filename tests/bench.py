@@ -315,6 +315,7 @@ date: 2026-11-21
 """
 # A run of 1 + 1 from the click to its output, in ms
 CLICK = """async () => {
+    while (document.querySelector(".code.running")) await new Promise(requestAnimationFrame);
     const content = document.querySelector(".output .content");
     const seen = new Promise((resolve) => new MutationObserver(() => {
         if (content.textContent.trim() === "2") resolve(performance.now());
@@ -323,6 +324,23 @@ CLICK = """async () => {
     document.querySelector(".tools .run").click();
     return (await seen) - start;
 }"""
+
+
+# Seconds of trainings of LeNet-5, with their curve drawn and without, in turn
+TRAININGS = """
+import json, time
+import lenet
+from lab import cli, live_output, training
+args = cli.arguments(digits={"epochs": 3, "batch_size": 32, "lr": 0.02})
+seconds = [[], []]
+for pair in range(10):
+    for i in [0, 1] if pair % 2 else [1, 0]:
+        training.watcher = None if i else live_output.Curve()
+        start = time.perf_counter()
+        lenet.trained(lenet.LeNet5, args, seed=2 * pair + i)
+        seconds[i].append(time.perf_counter() - start)
+print(json.dumps([times[2:] for times in seconds]))
+"""
 
 
 def live():
@@ -362,8 +380,11 @@ def measure_live(browser, server):
     report("first run, the deck open for 10 s", "ms", [page.evaluate(CLICK)], aim=300)
     with bare_call() as call:
         ours, bare = alternate(lambda: page.evaluate(CLICK), call, pairs=50)
+        drawn, alone = json.loads(call.ask(TRAININGS))
     report("1 + 1, from click to output", "ms", ours)
     report("1 + 1, over jupyter_client", "ms", ours - bare, aim=50)
+    report("training with its curve, over without", "x",
+           np.array(drawn) / alone, aim=1.05)
     page.close()
     with_live, without = alternate(
         lambda: ready_time(let_in, f"{url}/deck.md", slides=2),
@@ -373,7 +394,10 @@ def measure_live(browser, server):
 
 @contextmanager
 def bare_call():
-    """A function that runs 1 + 1 in a kernel by jupyter_client; returns the ms."""
+    """A function that runs 1 + 1 in a kernel by jupyter_client; returns the ms.
+
+    Its ask(code) returns the last line that the code prints.
+    """
     from jupyter_client.manager import start_new_kernel
     manager, client = start_new_kernel(cwd=str(ROOT / "code"))
     client.execute_interactive("from lab import live", output_hook=lambda message: None)
@@ -390,6 +414,19 @@ def bare_call():
                                    output_hook=hook)
         return 1000 * (shown[0] - start)
 
+    def ask(code):
+        printed = []
+
+        def hook(message):
+            if message["content"].get("name") == "stdout":
+                printed.append(message["content"]["text"])
+
+        reply = client.execute_interactive(code, output_hook=hook)
+        if reply["content"]["status"] != "ok":
+            sys.exit(f"bench: {reply['content']['evalue']}")
+        return "".join(printed).strip().splitlines()[-1]
+
+    call.ask = ask
     yield call
     client.stop_channels()
     manager.shutdown_kernel(now=True)

@@ -45,6 +45,7 @@ class Answer:
 
     def __init__(self):
         self.text, self.data, self.error, self.metadata, self.updates = "", [], "", [], 0
+        self.request = None
 
     def take(self, kind, content):
         if kind == "stream":
@@ -72,7 +73,8 @@ def ask(kernel):
     _, client = kernel
 
     def ask(code, during=lambda answer: None):
-        request, answer = client.execute(code, store_history=False), Answer()
+        answer = Answer()
+        answer.request = request = client.execute(code, store_history=False)
         end = time.monotonic() + 60
         while time.monotonic() < end:
             try:
@@ -386,3 +388,28 @@ def test_an_edit_is_saved_beside_nothing_else(toy, ask):
     for name in ["", "../toy", "a/b", "a b"]:
         assert "give the copy a name" in save(name)
     assert (toy.folder / "toy.py").read_text("utf-8") == TOY
+
+
+def test_what_a_run_has_sent_can_be_had_again(toy, ask):
+    """In its order, what was updated as it is now, and for the latest runs only."""
+    first = toy("show-the-size", """
+        from IPython.display import display
+        print("one", end=" ")
+        print("two")
+        handle = display({"text/plain": "old"}, raw=True, display_id=True)
+        handle.update({"text/plain": "new"}, raw=True)
+        print("three")
+        1 / 0
+    """)
+    again = ask(f"display(live.outputs({first.request!r}), raw=True)")
+    kinds = [kind for kind, _ in again.data[0]["application/json"]]
+    contents = [content for _, content in again.data[0]["application/json"]]
+    assert kinds == ["stream", "display_data", "stream"]
+    assert contents[0]["text"] == "one two\n"
+    assert contents[1]["data"] == {"text/plain": "new"}
+    assert contents[2]["text"].startswith("three\n")
+    assert "ZeroDivisionError" in contents[2]["text"]
+    for _ in range(8):
+        size(toy)
+    gone = ask(f"display(live.outputs({first.request!r}), raw=True)")
+    assert gone.data[0]["application/json"] == []

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_server.serverapp import ServerApp
+from jupyter_server.services.kernels.connection.channels import (
+    ZMQChannelsWebsocketConnection)
 from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +25,14 @@ class OwnKernel(KernelSpecManager):
 
     def _kernel_dirs_default(self):
         return []
+
+
+class Connection(ZMQChannelsWebsocketConnection):
+    """Sends each message at once, not 40 ms later with the next ones."""
+
+    def connect(self):
+        self.websocket_handler.set_nodelay(True)
+        return super().connect()
 
 
 class Server(ServerApp):
@@ -65,6 +75,7 @@ if __name__ == "__main__":
         config=Config({"IdentityProvider": {"token": token}}),
         ip="127.0.0.1", port=0, open_browser=False, root_dir=str(ROOT),
         allow_root=True,   # who is root here is so in a container
-        kernel_spec_manager_class=OwnKernel, terminals_enabled=False, log_level="ERROR")
+        kernel_spec_manager_class=OwnKernel,
+        kernel_websocket_connection_class=Connection, terminals_enabled=False, log_level="ERROR")
     server.initialize(argv=[])
     server.start()

@@ -58,6 +58,11 @@ def run(name, symbol, text):
             training.watcher = None
 
 
+def outputs(request):
+    """What the run of a request has sent, for display(…, raw=True)."""
+    return {"application/json": live_output.sent(request), "text/plain": ""}
+
+
 def watch_shapes(name, symbol, on):
     """Note from now on what shapes the forward of a class computes, or no longer.
 

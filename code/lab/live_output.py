@@ -18,7 +18,23 @@ DARK = "application/vnd.lab.dark-svg+xml"
 CURVE = "application/vnd.lab.curve+json"
 MOST_TEXT, TAIL = 100_000, 4_000     # characters of a run
 MOST_DATA = 8_000_000                # characters of a figure or table
+MOST_RUNS = 8                        # whose messages are kept
 REDRAW = 0.5                         # seconds between two drawings of a curve
+
+
+_kept = {}  # {id of a request: the [type, content] of what its run has sent}
+
+
+def sent(request):
+    """What the run of a request has sent, as [type, content], again: a page that was
+    loaded anew, or whose connection broke, may have missed some of it."""
+    messages = []
+    for kind, content in _kept.get(request, []):
+        if kind == "stream" and messages and messages[-1][0] == kind:
+            messages[-1][1]["text"] += content["text"]
+        else:
+            messages.append([kind, dict(content)])
+    return messages
 
 
 class Stopped(Exception):
@@ -65,26 +81,39 @@ def _omitted(n):
 
 @contextlib.contextmanager
 def limited():
-    """Cut what the block prints or displays where a page could not take it."""
+    """Cut what the block prints or displays where a page could not take it.
+
+    What it sends is kept, for `sent`.
+    """
+    messages = _kept[get_ipython().kernel.get_parent()["header"]["msg_id"]] = []
+    for request in list(_kept)[:-MOST_RUNS]:
+        del _kept[request]
     streams = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (Limited(stream) for stream in streams)
+    sys.stdout, sys.stderr = (Limited(stream, messages) for stream in streams)
     publisher = get_ipython().display_pub
-    publisher.register_hook(_prepared)
+
+    def hook(message):
+        _keep(messages, message["header"]["msg_type"], _prepared(message)["content"])
+        return message
+
+    publisher.register_hook(hook)
     try:
         yield
     finally:
-        publisher.unregister_hook(_prepared)
+        publisher.unregister_hook(hook)
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, Limited):
                 stream.end()
         sys.stdout, sys.stderr = streams
+        if isinstance(error := sys.exception(), Stopped):
+            messages.append(["stream", {"text": "\n".join(error.lines) + "\n"}])
 
 
 class Limited(io.TextIOBase):
     """A stream that passes on its first MOST_TEXT characters and its last TAIL."""
 
-    def __init__(self, stream):
-        self.stream, self.room = stream, MOST_TEXT
+    def __init__(self, stream, messages):
+        self.stream, self.messages, self.room = stream, messages, MOST_TEXT
         self.omitted, self.tail = 0, ""
 
     @property
@@ -96,14 +125,18 @@ class Limited(io.TextIOBase):
         cost = len(text) if "\r" not in text else len(text) // 10
         if cost <= self.room:
             self.room -= cost
-            self.stream.write(text)
+            self.send(text)
         else:
-            self.stream.write(text[:self.room])
+            self.send(text[:self.room])
             rest = text[self.room:]
             self.room = 0
             self.omitted += len(rest)
             self.tail = (self.tail + rest[-TAIL:])[-TAIL:]
         return len(text)
+
+    def send(self, text):
+        self.stream.write(text)
+        self.messages.append(["stream", {"text": text}])
 
     def flush(self):
         self.stream.flush()
@@ -113,9 +146,19 @@ class Limited(io.TextIOBase):
 
     def end(self):
         if self.omitted > len(self.tail):
-            self.stream.write(f"\n… {self.omitted - len(self.tail):,} characters "
-                              "left out …\n")
-        self.stream.write(self.tail)
+            self.send(f"\n… {self.omitted - len(self.tail):,} characters left out …\n")
+        if self.tail:
+            self.send(self.tail)
+
+
+def _keep(messages, kind, content):
+    """Note a message; one that updates a display takes the place of what it showed."""
+    name = content.get("transient", {}).get("display_id")
+    for earlier in messages if kind == "update_display_data" else []:
+        if earlier[1].get("transient", {}).get("display_id") == name:
+            earlier[1]["data"] = content["data"]
+            return
+    messages.append([kind, dict(content)])
 
 
 def _prepared(message):

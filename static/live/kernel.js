@@ -5,7 +5,7 @@ import { KernelConnection } from "@jupyterlab/services/lib/kernel/default.js";
 /**
  * @typedef {"starting" | "ready" | "busy" | "lost"} State
  * @typedef {{type: string, content: any}} Message what a run sends: stream, display_data, error and so on
- * @typedef {{onMessage: (message: Message) => void, onEnd: (how: "done" | "lost") => void}} Listener
+ * @typedef {{onMessage: (message: Message) => void, onRepeat?: (messages: Message[]) => void, onEnd: (how: "done" | "lost") => void}} Listener
  */
 
 const bootstrap = (/** @type {string[]} */ modules) => `
@@ -34,6 +34,8 @@ export class Kernel {
     this.state = "starting";
     /** @type {Map<string, Listener>} by the id of the request */
     this.listeners = new Map();
+    /** Requests that run while there is a new connection: some of what they sent may be lost. @type {Set<string>} */
+    this.interrupted = new Set();
     /** @type {KernelConnection | null} */
     this.connection = null;
     /** @type {() => void} */
@@ -90,6 +92,7 @@ export class Kernel {
     connection.connectionStatusChanged.connect((_, status) => {
       if (status !== "connected") return;
       this.isConnected = true;
+      for (const id of this.listeners.keys()) this.interrupted.add(id);
       this.onConnected();
       void this.prepare(kernel.execution_state === "busy" || this.listeners.size > 0);
       kernel.execution_state = "";
@@ -129,7 +132,7 @@ export class Kernel {
       if (header.msg_type === "error") problem = /** @type {any} */ (content).evalue;
     };
     const reply = await future?.done.catch(() => null);
-    for (const [id, listener] of waiting) if (this.listeners.delete(id)) listener.onEnd("done");
+    for (const [id] of waiting) void this.end(id);
     if (problem) this.tell("lost", problem);
     else if (reply && this.isConnected) this.tell("ready");
   }
@@ -154,10 +157,22 @@ export class Kernel {
     const listener = this.listeners.get(id);
     if (!listener) return;
     const { msg_type: type } = header;
-    if (type === "status" && /** @type {any} */ (content).execution_state === "idle") {
-      this.listeners.delete(id);
-      listener.onEnd("done");
-    } else listener.onMessage({ type, content });
+    if (type === "status" && /** @type {any} */ (content).execution_state === "idle") void this.end(id);
+    else listener.onMessage({ type, content });
+  }
+
+  /**
+   * A run has ended. If the connection has not been the same all the time, the kernel repeats what it has sent.
+   * @param {string} id of its request
+   */
+  async end(id) {
+    const listener = this.listeners.get(id);
+    if (!this.listeners.delete(id) || !listener) return;
+    if (this.interrupted.delete(id) && listener.onRepeat) {
+      const messages = await this.value(`live.outputs(${JSON.stringify(id)})`);
+      if (Array.isArray(messages)) listener.onRepeat(messages.map(([type, content]) => ({ type, content })));
+    }
+    listener.onEnd("done");
   }
 
   /**
@@ -218,6 +233,7 @@ export class Kernel {
   endAll(how) {
     const listeners = [...this.listeners.values()];
     this.listeners.clear();
+    this.interrupted.clear();
     for (const { onEnd } of listeners) onEnd(how);
   }
 

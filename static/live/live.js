@@ -272,6 +272,12 @@ function listenerOf(block) {
       if (/^(stream|display_data|execute_result|update_display_data|error)$/.test(message.type)) block.toggle(true);
       block.outputs.add(message);
     },
+    onRepeat: (/** @type {import("./kernel.js").Message[]} */ messages) => {
+      if (!messages.length) return;
+      block.outputs.clear();
+      for (const message of messages) block.outputs.add(message);
+      block.toggle(true);
+    },
     onEnd: (/** @type {"done" | "lost"} */ how) => {
       const seconds = (performance.now() - began) / 1000;
       block.request = null;
