@@ -1,7 +1,7 @@
 """What the lectures cost in time and memory: npm run bench [-- PART ...].
 
-Parts: models, import, demos, preprocess, ready, build, live; without any, all. Medians are
-shown; what is compared runs in interleaved pairs, so that whatever else the machine
+Parts: models, import, demos, preprocess, ready, build, live; without any, all. Medians
+are shown; what is compared runs in interleaved pairs, so that whatever else the machine
 does hits both, and the median is that of the pairs' ratios. An aim is met where the
 upper end of the bootstrap's 95 % interval meets it.
 """
@@ -315,7 +315,8 @@ date: 2026-11-21
 """
 # A run of 1 + 1 from the click to its output, in ms
 CLICK = """async () => {
-    while (document.querySelector(".code.running")) await new Promise(requestAnimationFrame);
+    while (document.querySelector(".code.running"))
+        await new Promise(requestAnimationFrame);
     const content = document.querySelector(".output .content");
     const seen = new Promise((resolve) => new MutationObserver(() => {
         if (content.textContent.trim() === "2") resolve(performance.now());
@@ -350,8 +351,8 @@ def live():
         (copy / "slides/deck.md").write_text(LIVE_DECK)
         browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM)
         server = subprocess.Popen(
-            ["node", ROOT / "tests/live_server.mjs", sys.executable], cwd=copy, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            ["node", ROOT / "tests/live_server.mjs", sys.executable], cwd=copy,
+            text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
             measure_live(browser, server)
         finally:
@@ -389,7 +390,8 @@ def measure_live(browser, server):
     with_live, without = alternate(
         lambda: ready_time(let_in, f"{url}/deck.md", slides=2),
         lambda: ready_time(other, f"{url}/deck.md", slides=2), pairs=15)
-    report("deck ready, later by live code", "ms", 1000 * (with_live - without), aim=150)
+    report("deck ready, later by live code", "ms", 1000 * (with_live - without),
+           aim=150)
 
 
 @contextmanager

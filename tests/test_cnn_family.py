@@ -29,7 +29,7 @@ def tiny(in_channels):
 
 
 def test_as_many_epochs_as_fit(args, monkeypatch):
-    """Trials of one epoch of 4 s, then of 4 for 15 s, make 75 in 300 s; at least one."""
+    """Trials of 1 epoch of 4 s, then of 4 for 15 s, make 75 in 300 s; at least one."""
     asked = []
 
     def trained(contestant, args, epochs):

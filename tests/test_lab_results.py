@@ -178,7 +178,8 @@ def test_the_hash_is_of_code_and_imported_modules(tmp_path):
 
 def test_node_computes_the_same_hash(tmp_path):
     awkward = tmp_path / "awkward.py"
-    awkward.write_bytes("import béb, torch\n\fimport resnet\nx = 'é'\t\n\r\n".encode())
+    text = "import béb, torch\n\fimport resnet\nx = 'é'\t\n\r\n"
+    awkward.write_bytes(text.encode())
     (tmp_path / "resnet.py").write_text("x = 1")
     modules = [*sorted((ROOT / "code").glob("*.py")), awkward]
     program = ('import { readModule } from "./slides/engine/module.mjs"; console.log('

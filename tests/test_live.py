@@ -44,8 +44,8 @@ class Answer:
     """What a kernel sent for one request."""
 
     def __init__(self):
-        self.text, self.data, self.error, self.metadata, self.updates = "", [], "", [], 0
-        self.request = None
+        self.request, self.text, self.error = None, "", ""
+        self.data, self.metadata, self.updates = [], [], 0
 
     def take(self, kind, content):
         if kind == "stream":
@@ -69,7 +69,7 @@ def kernel():
 
 @pytest.fixture
 def ask(kernel):
-    """ask(code, during=…): what the kernel answers; during(answer) after each message."""
+    """ask(code, during=…): the kernel's answer; during(answer) after each message."""
     _, client = kernel
 
     def ask(code, during=lambda answer: None):
@@ -95,7 +95,7 @@ def ask(kernel):
 
 @pytest.fixture
 def toy(ask, tmp_path):
-    """A folder that stands for code/, with toy.py in it; toy(symbol, text) runs that."""
+    """A folder that stands for code/, with toy.py in it; toy(symbol, text) runs."""
     (tmp_path / "toy.py").write_text(TOY, "utf-8")
     started = ask(f"""
 import sys
@@ -180,7 +180,8 @@ def test_what_does_not_run_changes_nothing(toy):
 
 def test_a_file_that_does_not_run_is_not_taken_for_read(toy):
     assert size(toy) == "20 digits"
-    (toy.folder / "toy.py").write_text(TOY.replace("class Twice", "1 / 0\n\n\nclass Twice"))
+    failing = TOY.replace("class Twice", "1 / 0\n\n\nclass Twice")
+    (toy.folder / "toy.py").write_text(failing)
     for _ in range(2):
         assert "ZeroDivisionError" in toy("show-the-size", SIZE).error
     (toy.folder / "toy.py").write_text(TOY)
@@ -359,7 +360,8 @@ def test_shapes_of_the_latest_call(toy, ask):
     assert shapes() == {}
     assert not ask('live.watch_shapes("other", "Model.forward", True)').error
     toy("call", call, module="other")
-    assert shapes() == {first + 1: "(2, 5)", first + 3: "(2, 5), (1, 5)", first + 4: "()"}
+    assert shapes() == {
+        first + 1: "(2, 5)", first + 3: "(2, 5), (1, 5)", first + 4: "()"}
     edited = "def forward(self, x):\n    x = 2 * x\n    return self.fc(x)"
     assert not toy("Model.forward", edited, module="other").error
     toy("call", f"model = Model()\n{call}", module="other")

@@ -138,7 +138,7 @@ class Server:
         return self.process.stdout.readline().strip()
 
     def processes(self, part):
-        """Ids of the running processes of this copy whose command line has this part."""
+        """Ids of this copy's running processes whose command line has this part."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
@@ -186,7 +186,8 @@ def page(server, context):
 
 
 def is_ready(page):
-    expect(page.locator(".kernel-light")).to_contain_text("kernel ready", timeout=60_000)
+    expect(page.locator(".kernel-light")).to_contain_text(
+        "kernel ready", timeout=60_000)
 
 
 def restart(page):
@@ -443,7 +444,8 @@ display(HTML('''<b onclick="window.bad = 1">bold</b><script>window.bad = 2</scri
 </iframe><form action="/"><button>go</button></form>'''))
 display(SVG('<svg xmlns="http://www.w3.org/2000/svg" onload="window.bad = 6">'
             '<script>window.bad = 7</script></svg>'))
-print('\x1b]8;;javascript:window.bad=8\x1b\\text\x1b]8;;\x1b\\ <script>window.bad = 9</script>')
+print('\x1b]8;;javascript:window.bad=8\x1b\\text\x1b]8;;\x1b\\ '
+      '<script>window.bad = 9</script>')
 """.strip())
     expect(output(page, "say-it")).to_contain_text("<script>window.bad = 9")
     html = output(page, "say-it").locator(".html")
@@ -453,7 +455,8 @@ print('\x1b]8;;javascript:window.bad=8\x1b\\text\x1b]8;;\x1b\\ <script>window.ba
     page.wait_for_timeout(300)
     assert page.evaluate("window.bad") is None
     inside = html.evaluate("(host) => host.shadowRoot.innerHTML")
-    assert not re.search("onclick|onerror|script|iframe|<form|<button|display: none", inside)
+    assert not re.search(
+        "onclick|onerror|script|iframe|<form|<button|display: none", inside)
     assert not output(page, "say-it").locator("a[href^='javascript']").count()
 
 
@@ -518,12 +521,32 @@ def test_notebook_and_copy(page, server):
     assert "print('mine')" not in (server.folder / "code/lively.py").read_text()
 
 
+def test_run_all_above(page):
+    """The definitions of this module before a block, then the block itself."""
+    show(page, 2)
+    write(page, "base", "def base():\n    return 5")
+    show(page, 3)
+    menu(page, "say-it", "Run all above")
+    expect(output(page, "say-it")).to_contain_text("base is 5")
+    expect(block(page, "base").locator(".run-status")).to_contain_text("✓")
+    expect(output(page, "train")).to_be_hidden()
+
+
+def test_the_code_is_copied_as_it_was_edited(page, context):
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    show(page, 3)
+    write(page, "say-it", "print('mine')")
+    menu(page, "say-it", "Copy")
+    assert page.evaluate("navigator.clipboard.readText()") == "print('mine')"
+
+
 def test_another_jupyter_server(browser, server, tmp_path):
     """One that somebody started by themselves, in a checkout; the token is theirs."""
     command = [sys.executable, "-m", "jupyter_server", "--ip=127.0.0.1", "--port=0",
                "--no-browser", "--allow-root"]
     environment = {**os.environ, "JUPYTER_TOKEN": "theirs",
-                   "JUPYTER_RUNTIME_DIR": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path)}
+                   "JUPYTER_RUNTIME_DIR": str(tmp_path),
+                   "JUPYTER_CONFIG_DIR": str(tmp_path)}
     with subprocess.Popen(command, cwd=server.folder / "slides", env=environment,
                           stderr=subprocess.PIPE, text=True) as jupyter:
         address = next(filter(None, (re.search(r"http://127[\w.]+:\d+/", line)

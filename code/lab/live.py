@@ -145,8 +145,9 @@ class LiveModule:
         Returns whether that was so.
         """
         text = self.path.read_text("utf-8")
-        imported = [other for other in _imported(text) if other != self.name]
-        changed = [_module(other).refresh() for other in imported]
+        imported = results.imported_modules(text.splitlines(), cli.CODE)
+        changed = [_module(file.stem).refresh() for file in imported
+                   if file != self.path]
         if text == self.text and not any(changed):
             return False
         self.read(text)
@@ -267,13 +268,6 @@ class LiveModule:
                          self.namespace)
             if value is not None:
                 display(value)
-
-
-def _imported(text):
-    """The modules of code/ that a module's text imports."""
-    names = re.findall(r"^(?:from|import)[ \t]+([A-Za-z_]\w*)", text, re.M)
-    return [name for name in dict.fromkeys(names)
-            if (cli.CODE / f"{name}.py").is_file()]
 
 
 def _definitions(body, prefix=""):

@@ -164,14 +164,19 @@ def module_hash(path):
         lines = [line.rstrip() for line in source.split("\n")]
         lines = [line for line in lines if line and not line.lstrip().startswith("#")]
         found[module.stem] = "\n".join(lines) + "\n"
-        for line in lines:
-            imported = re.match(r"\s*(?:from|import)\s+([A-Za-z_]\w*)", line, re.A)
-            if imported and (module.parent / f"{imported[1]}.py").is_file():
-                waiting.append(module.parent / f"{imported[1]}.py")
+        waiting += imported_modules(lines, module.parent)
     digest = hashlib.sha256()
     for name, source in sorted(found.items()):
         digest.update(f"{name}\n{source}".encode())
     return digest.hexdigest()
+
+
+def imported_modules(lines, folder):
+    """The files of the modules in `folder` that lines of Python import."""
+    names = (re.match(r"\s*(?:from|import)\s+([A-Za-z_]\w*)", line, re.A)
+             for line in lines)
+    files = [folder / f"{name[1]}.py" for name in names if name]
+    return [file for file in dict.fromkeys(files) if file.is_file()]
 
 
 def hardware(device):

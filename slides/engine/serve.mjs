@@ -127,6 +127,7 @@ function application(root, renderDeck, hosts, subscribe, kernels) {
   }));
   app.use((_request, response) => refuse(response, 404, "There is nothing here"));
   app.use(/** @type {express.ErrorRequestHandler} */ ((error, _request, response, next) => {
+    if (error.code === "ECONNABORTED") return; // the browser has gone to another page
     if (response.headersSent) return next(error);
     const status = error.status ?? 500;
     if (status >= 500) console.error(error);
