@@ -12,9 +12,16 @@ from functools import cache
 from pathlib import Path
 from urllib.request import urlretrieve
 
-from lab import UserError, files, results
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from lab import UserError, files, results, training
 
 SOURCE = "https://raw.githubusercontent.com"
+
+SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]  # the first tokens of a vocabulary
+PAD, BOS, EOS, UNKNOWN = range(4)
 
 
 class Texts(list):
@@ -151,6 +158,93 @@ def mr(data_dir):
 
 EMBEDDED = {"numbers": numbers, "reviews": reviews}
 REAL = {"multi30k": multi30k, "sst2": sst2, "mr": mr}
+
+
+def vocabulary(sentences, size=None):
+    """A tokenizer that knows SPECIAL and the words of these sentences.
+
+    With a size it has so many tokens instead, bytes and their most frequent pairs
+    (Sennrich et al. 2016), and knows every word. encode(text).ids and decode(ids)
+    turn a sentence into numbers and back.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    if size:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=size, special_tokens=SPECIAL, show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    else:
+        tokenizer = Tokenizer(models.WordLevel(unk_token=SPECIAL[UNKNOWN]))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        trainer = trainers.WordLevelTrainer(special_tokens=SPECIAL, show_progress=False)
+    tokenizer.train_from_iterator(sentences, trainer)
+    return tokenizer
+
+
+class Translations(Dataset):
+    """Pairs of sentences as tokens: [indices] gives source (B, S) and target (B, T).
+
+    A sentence ends with EOS, a target also begins with BOS, and PAD fills up a batch.
+    Pairs of which one has more than `longest` tokens are left out, and counted on
+    stderr.
+    """
+
+    def __init__(self, pairs, tokenizer, longest):
+        sides = [[torch.tensor(begin + tokens.ids + [EOS]) for tokens in
+                  tokenizer.encode_batch(list(side))]
+                 for begin, side in zip(([], [BOS]), zip(*pairs))]
+        self.pairs = [pair for pair in zip(*sides) if max(map(len, pair)) <= longest]
+        if len(self.pairs) < len(pairs):
+            print(f"{pairs.name}: left out {len(pairs) - len(self.pairs):,} pairs of "
+                  f"more than {longest:,} tokens", file=sys.stderr)
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def __getitem__(self, indices):
+        return [pad_sequence(side, batch_first=True, padding_value=PAD)
+                for side in zip(*(self.pairs[i] for i in indices))]
+
+    def loader(self, tokens):
+        """Batches of about equal length and at most so many tokens on either side."""
+        lengths = [max(map(len, pair)) for pair in self.pairs]
+        return DataLoader(self, sampler=TokenBatches(lengths, tokens), batch_size=None)
+
+
+class TokenBatches:
+    """Lists of indices for one epoch: sentences of about equal length together.
+
+    What is in a batch, and their order, depends on set_epoch's number only; how many
+    there are on nothing. A batch has at most `tokens` tokens, PAD counted, or one
+    sentence. Under torchrun each process gets its share of every batch.
+    """
+
+    def __init__(self, lengths, tokens):
+        self.lengths, self.epoch = torch.tensor(lengths), 0
+        rank, world = training.processes()
+        self.starts = starts = [0]
+        for i, length in enumerate(self.lengths.sort().values.tolist()):
+            if (i + 1 - starts[-1]) * length > tokens and i > starts[-1]:
+                starts.append(i)
+        self.ends = [*starts[1:], len(lengths)]
+        self.share = slice(rank, None, world)
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return len(self.starts)
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.epoch)
+        shuffled = torch.randperm(len(self.lengths), generator=generator)
+        order = shuffled[self.lengths[shuffled].sort(stable=True).indices]
+        for batch in torch.randperm(len(self), generator=generator).tolist():
+            indices = order[self.starts[batch]:self.ends[batch]].tolist()
+            yield indices[self.share] or indices
+
 
 # Where each real set comes from, and {file here: (file there, SHA-256)}.
 FILES = {
