@@ -486,7 +486,7 @@ def gradient_norms(norm_first, args, seed, num_layers=6):
 # %%
 def record(variant, metric, scores, histories):
     """Note the mean of the test set's scores, their range, and the seconds."""
-    name = variant.replace(" ", "_")
+    name, scores = variant.replace(" ", "_"), [score[metric] for score in scores]
     results.record(f"{name}_{metric}", sum(scores) / len(scores))
     results.record(f"{name}_{metric}_lowest", min(scores))
     results.record(f"{name}_{metric}_highest", max(scores))
@@ -550,7 +550,7 @@ def draw_layer(axis, x, y, sublayers, count):
         left = x + 16 + 238 * i
         draw_box(axis, left, y, 160, name, detail, "idea")
         draw_box(axis, left + 172, y, 50, "add", "norm", "muted")
-        axis.plot([left - 7, left - 7, left + 197, left + 197], [y, y - 50, y - 50, y - 36],
+        axis.plot([left - 7] * 2 + [left + 197] * 2, [y, y - 50, y - 50, y - 36],
                   color=figures.color("idea"), linewidth=2.4)
         draw_arrows(axis, y, [(left + 160, left + 172)])
         if i:
@@ -580,25 +580,29 @@ def draw_arrows(axis, y, ends):
 
 # %%
 def attention_figure(maps):
-    """For each (source, written, weights (H, T, S)) where each token looked."""
-    figure, axis = figures.sheet((1168, 480))
-    left = 0
-    for source, written, weights in maps:
-        names = max(figures.width(figure, word) for word in written) + 14
-        words = max(figures.width(figure, word) for word in source) + 14
-        side = min(58, (1168 / len(maps) - names - 70) / len(source),
-                   (470 - words) / len(written))
-        for i, word in enumerate(source):
-            axis.text(left + names + (i + 0.5) * side, words - 8, word, rotation=90,
+    """For each (source, written, weights (H, T, S)) where each token looked.
+
+    The mean over the heads is shown.
+    """
+    figure, axis = figures.sheet((1168, 520))
+    words, names = (14 + max(figures.width(figure, word, weight="bold")
+                             for sides in maps for word in sides[k]) for k in (0, 1))
+    room = 1168 / len(maps)
+    side = min(62, *((room - names - 40) / len(source) for source, _, _ in maps),
+               *((516 - words) / len(written) for _, written, _ in maps))
+    for k, (source, written, weights) in enumerate(maps):
+        left = k * room + names
+        for column, word in enumerate(source):
+            axis.text(left + (column + 0.5) * side, words - 8, word, rotation=90,
                       ha="center", va="bottom")
-        for row, (word, line) in enumerate(zip(written, weights.mean(0).tolist())):
-            y = words + row * side
-            axis.text(left + names - 10, y + side / 2, word, ha="right",
+        for row, word in enumerate(written):
+            axis.text(left - 10, words + (row + 0.5) * side, word, ha="right",
                       va="center_baseline", weight="bold", color=figures.color("idea"))
+        for row, line in enumerate(weights.mean(0).tolist()):
             for column, weight in enumerate(line):
-                axis.add_patch(square(left + names + column * side, y, side, weight))
-        left += 1168 / len(maps)
-    figures.crop(figure, max(words + side * len(written) for _ in maps) + 4)
+                axis.add_patch(square(
+                    left + column * side, words + row * side, side, weight))
+    figures.crop(figure, words + side * max(len(written) for _, written, _ in maps) + 2)
     return figure
 
 
@@ -675,13 +679,15 @@ if __name__ == "__main__":
         numbers={"epochs": 4, "batch_size": 512, "lr": 0.005, "warmup": 60,
                  "d_model": 64, "d_ff": 128, "num_heads": 4, "num_layers": 1,
                  "dropout": 0.0, "smoothing": 0.1, "tokens": None, "longest": 32,
-                 "metric": "exact_match", "beam": 1, "runs": 3, "compared": list(VARIANTS),
+                 "metric": "exact_match", "ylabel": "exactly right (%)", "beam": 1,
+                 "runs": 3, "compared": list(VARIANTS),
                  "sentences": ["seven hundred and twenty three",
                                "seven thousand and ninety three"]},
         multi30k={"epochs": 18, "batch_size": 2048, "lr": 0.002, "warmup": 800,
                   "d_model": 128, "d_ff": 512, "num_heads": 4, "num_layers": 4,
-                  "dropout": 0.1, "smoothing": 0.1, "tokens": 8000, "longest": 100,
-                  "metric": "bleu", "beam": 5, "runs": 1, "compared": ["Transformer"],
+                  "dropout": 0.1, "smoothing": 0.1, "tokens": 4000, "longest": 100,
+                  "metric": "bleu", "ylabel": "BLEU, validation", "beam": 5,
+                  "runs": 1, "compared": ["Transformer"],
                   "sentences": ["A girl has bought a red bicycle."]})
 
 # %% Architecture
@@ -725,7 +731,7 @@ if __name__ == "__main__":
         scores = [quality(model, tokenizer, test, args, partial(
             beam_search, beam=args.beam)) for model, tokenizer, _ in runs]
         histories = [history for *_, history in runs]
-        record(variant, args.metric, [score[args.metric] for score in scores], histories)
+        record(variant, args.metric, scores, histories)
         role = "idea" if variant == "Transformer" else "control"
         comparison[variant] = role, {f"{args.runs} seeds": [
             [percent * value for value in history[args.metric]]
@@ -735,20 +741,23 @@ if __name__ == "__main__":
     else:
         results.record("signature", scores[0]["signature"])
     results.record("parameters", measure.parameters(runs[0][0]))
-    figures.save(figures.curves(comparison, "BLEU" if percent == 1 else "exactly right (%)"),
-                 "transformer-controls")
+    figures.save(figures.curves(comparison, ylabel=args.ylabel), "transformer-controls")
 
 # %% Gradient by layer
 if __name__ == "__main__":
-    figure, (axis,) = figures.panels(xlabel="layer: 6 of the encoder, 6 of the decoder",
-                                     ylabel="norm of its first gradient")
-    axis.set_yscale("log")
+    figure, axes = figures.panels(2, titles=["encoder", "decoder"], xlabel="layer",
+                                  ylabel="norm of its first gradient")
     for role, label, norm_first in [("idea", "norm after (paper)", False),
                                     ("purple", "norm before", True)]:
-        norms = [gradient_norms(norm_first, args, seed)
-                 for seed in range(args.seed, args.seed + 3)]
-        figures.band(axis, range(1, len(norms[0]) + 1), norms, role, label)
-    figures.label_lines(axis)
+        norms = torch.tensor([gradient_norms(norm_first, args, seed)
+                              for seed in range(args.seed, args.seed + 5)])
+        for axis, part in zip(axes, norms.chunk(2, dim=1)):
+            figures.band(axis, range(1, 7), part, role, label)
+        for layer in (0, 5):
+            order = "pre" if norm_first else "post"
+            results.record(f"{order}_norm_gradient{layer + 1}", norms[:, 6 + layer].mean())
+    axes[0].set_ylim(bottom=0)
+    figures.label_lines(axes[1])
     figures.save(figure, "transformer-norms")
 
 # %% What this run measured

@@ -8,6 +8,7 @@ import gzip
 import random
 import re
 import sys
+import zlib
 from functools import cache
 from pathlib import Path
 from urllib.request import urlretrieve
@@ -299,8 +300,8 @@ def parallel(source, target, name):
                         f"{len(targets):,}: line by line they must be translations")
     pairs = [(a, b) for a, b in zip(sources, targets) if a.strip() and b.strip()]
     if len(pairs) < len(sources):
-        print(f"{name}: left out {len(sources) - len(pairs):,} pairs of {source} with an "
-              "empty line", file=sys.stderr)
+        print(f"{name}: left out {len(sources) - len(pairs):,} pairs of {source} with "
+              "an empty line", file=sys.stderr)
     return Texts(pairs, name)
 
 
@@ -310,7 +311,7 @@ def read_lines(path, encoding="utf-8"):
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}")
     lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
