@@ -5,9 +5,9 @@
 #   Aidan N. Gomez, Łukasz Kaiser, Illia Polosukhin. *Attention Is All You Need*.
 #   NIPS 2017. [arXiv:1706.03762](https://arxiv.org/abs/1706.03762)
 # - **Idea**: translate with attention alone: no recurrence, so that all positions of
-#   a sentence are learned at the same time.
-# - **Demo**: English number words to German ones, which turn around: numbers that
-#   the model has never seen, with and without positions, with four heads and one.
+#   a sentence are read, and learned, at the same time.
+# - **Demo**: English number words to German ones, which turn tens and ones around:
+#   numbers it has never seen, with and without positions, with four heads and one.
 # - **Time**: about 60 s on 2 CPU cores
 
 # %%
@@ -34,7 +34,8 @@ class EncoderLayer(nn.Module):
     x (B, S, D) -> (B, S, D); mask as in MultiHeadAttention.
     """
 
-    def __init__(self, d_model, num_heads, d_ff, dropout=0.1, norm_first=False):
+    def __init__(self, d_model, num_heads, d_ff, dropout=0.1,
+                 norm_first=False):
         super().__init__()
         self.norm_first = norm_first
         self.self_attn = MultiHeadAttention(d_model, num_heads, dropout)
@@ -45,7 +46,10 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x, mask=None):
-        x = self.add(x, self.norm1, lambda x: self.self_attn(x, x, x, mask))
+        def attend(x):
+            return self.self_attn(x, x, x, mask)
+
+        x = self.add(x, self.norm1, attend)
         return self.add(x, self.norm2, self.feed_forward)
 
     def add(self, x, norm, sublayer):
@@ -56,7 +60,7 @@ class EncoderLayer(nn.Module):
 
     def feed_forward(self, x):
         """Two linear layers, the same at each position: eq. 2."""
-        # library: dropout in here and on attention weights; paper: on sublayers only
+        # paper: dropout on sublayers only; library: here, on attention too
         return self.linear2(self.dropout(F.relu(self.linear1(x))))
 
 
@@ -67,7 +71,8 @@ class DecoderLayer(EncoderLayer):
     x (B, T, D), memory (B, S, D) -> (B, T, D).
     """
 
-    def __init__(self, d_model, num_heads, d_ff, dropout=0.1, norm_first=False):
+    def __init__(self, d_model, num_heads, d_ff, dropout=0.1,
+                 norm_first=False):
         super().__init__(d_model, num_heads, d_ff, dropout, norm_first)
         self.multihead_attn = MultiHeadAttention(d_model, num_heads, dropout)
         self.norm3 = nn.LayerNorm(d_model)
@@ -83,23 +88,23 @@ class DecoderLayer(EncoderLayer):
         return self.add(x, self.norm3, self.feed_forward)
 
     def start(self, memory, memory_mask):
-        """Before the first position: no keys and values but those of the memory."""
+        """Keys and values before the first position: the memory's only."""
         nothing = memory[:, :0]
         _, *own = self.self_attn.project(nothing, nothing, nothing)
         _, *across = self.multihead_attn.project(nothing, memory, memory)
         return [*own, *across, memory_mask]
 
     def step(self, x, state):
-        """One position x (B, 1, D); state: keys and values, its own are appended."""
+        """One position x (B, 1, D), which joins the state."""
         def look_back(x):
             query, key, value = self.self_attn.project(x, x, x)
             state[0] = torch.cat([state[0], key], dim=2)
             state[1] = torch.cat([state[1], value], dim=2)
-            return self.self_attn.attend(query, state[0], state[1])
+            return self.self_attn.attend(query, *state[:2])
 
         def look_across(x):
-            nothing = x[:, :0]   # its keys and values are in the state
-            query, _, _ = self.multihead_attn.project(x, nothing, nothing)
+            no = x[:, :0]   # no new keys: the memory's are kept
+            query, *_ = self.multihead_attn.project(x, no, no)
             return self.multihead_attn.attend(query, *state[2:])
 
         return self.sublayers(x, look_back, look_across)
@@ -107,7 +112,7 @@ class DecoderLayer(EncoderLayer):
 
 # %%
 class Stack(nn.Module):
-    """Layers one after the other, each given the same context, then a norm."""
+    """Layers one after the other with the same context, then a norm."""
 
     def __init__(self, layers, norm):
         super().__init__()
@@ -135,10 +140,11 @@ class Transformer(nn.Module):
                  dropout=0.1, norm_first=False, final_norm=True):
         super().__init__()
         sizes = d_model, num_heads, d_ff, dropout, norm_first
-        # paper: no norm after the last layer, which ends in one; library: always
+        # paper: no norm after the last layer; library: always
         for name, layer in ("encoder", EncoderLayer), ("decoder", DecoderLayer):
-            norm = nn.LayerNorm(d_model) if final_norm else nn.Identity()
-            setattr(self, name, Stack([layer(*sizes) for _ in range(num_layers)], norm))
+            setattr(self, name, Stack(
+                [layer(*sizes) for _ in range(num_layers)],
+                nn.LayerNorm(d_model) if final_norm else nn.Identity()))
         for weight in self.parameters():
             if weight.dim() > 1:
                 nn.init.xavier_uniform_(weight)
@@ -150,19 +156,21 @@ class Transformer(nn.Module):
 
 # %%
 def sinusoids(length, d_model):
-    """A wave for each pair of columns, from 2 pi to 20,000 pi long: section 3.5.
+    """The table (length, d_model) of section 3.5.
 
-    Returns (length, d_model): sin(p / 10000^(2i/D)) in column 2i, cos in 2i + 1.
+    Row p has sin(p / 10000^(2i/D)) in column 2i and the
+    cosine in column 2i + 1.
     """
     position = torch.arange(length)[:, None]
-    rate = 10_000 ** (-torch.arange(0, d_model, 2) / d_model)
-    waves = torch.stack([(position * rate).sin(), (position * rate).cos()], dim=2)
+    column = torch.arange(0, d_model, 2)
+    angle = position / 10_000 ** (column / d_model)
+    waves = torch.stack([angle.sin(), angle.cos()], dim=2)
     return waves.flatten(1)
 
 
 # %%
 class Positions(nn.Module):
-    """Adds to x (B, T, D) the rows of a table (length, D), from row `start` on."""
+    """Adds rows of a table (length, D), from `start` on, to x (B, T, D)."""
 
     def __init__(self, table, learned=False):
         super().__init__()
@@ -174,14 +182,14 @@ class Positions(nn.Module):
     def forward(self, x, start=0):
         end = start + x.shape[1]
         if end > len(self.table):
-            raise UserError(f"a sentence of {end:,} tokens is longer than the "
-                            f"model's {len(self.table):,} positions")
+            raise UserError(f"a sentence of {end:,} tokens is longer than "
+                            f"the model's {len(self.table):,} positions")
         return x + self.table[start:end]
 
 
 # %%
 def positions(kind, length, d_model):
-    """Sinusoids, a table to learn (table 3, row E), or none: the control."""
+    """Sinusoids, a table to learn (table 3, row E) or none, the control."""
     if kind == "sinusoidal":
         return Positions(sinusoids(length, d_model))
     if kind == "learned":
@@ -210,7 +218,8 @@ class Translator(nn.Module):
         return self.decode(target, *self.encode(source))
 
     def embed(self, tokens, start=0):
-        x = self.embedding(tokens) * self.embedding.embedding_dim ** 0.5
+        scale = self.embedding.embedding_dim ** 0.5
+        x = scale * self.embedding(tokens)
         return self.dropout(self.positions(x, start))
 
     def encode(self, source):
@@ -221,18 +230,20 @@ class Translator(nn.Module):
     def decode(self, target, memory, memory_mask):
         """Logits (B, T, K): no position sees those after it."""
         T = target.shape[1]
-        causal = torch.ones(T, T, dtype=torch.bool, device=target.device).tril()
+        causal = torch.ones(T, T, dtype=torch.bool).tril()
         x = self.transformer.decoder(
-            self.embed(target), memory, causal, memory_mask)
+            self.embed(target), memory,
+            causal.to(target.device), memory_mask)
         return F.linear(x, self.embedding.weight)
 
     def start(self, source):
-        """The state of a decoder that has written nothing: a list for each layer."""
+        """The state of a decoder that has written nothing, by layer."""
         memory = self.encode(source)
-        return [layer.start(*memory) for layer in self.transformer.decoder.layers]
+        layers = self.transformer.decoder.layers
+        return [layer.start(*memory) for layer in layers]
 
     def step(self, tokens, state):
-        """Logits (B, K) after one more token (B); its keys and values are kept."""
+        """Logits (B, K) after one more token (B), which joins the state."""
         x = self.embed(tokens[:, None], start=state[0][0].shape[2])
         for layer, kept in zip(self.transformer.decoder.layers, state):
             x = layer.step(x, kept)
@@ -261,8 +272,8 @@ def big(vocabulary=37_000):
 def greedy(model, source, limit=None, cached=True):
     """The most probable token, again and again: (B, S) -> (B, T).
 
-    Each translation ends with EOS, unless the limit came first; PAD follows.
-    cached: whether keys and values are kept, or all is computed anew each time.
+    A translation ends with EOS, unless the limit came first; PAD follows.
+    cached: whether keys and values are kept, or all is computed anew.
     """
     limit = limit or source.shape[1] + 50   # section 6.1
     tokens = torch.full_like(source[:, :1], BOS)
@@ -279,7 +290,7 @@ def greedy(model, source, limit=None, cached=True):
 
 # %%
 def next_log_p(logits, over):
-    """log P (B, K) of the next token; after the end it is PAD, at no cost."""
+    """log P (B, K) of the next token; after the end it is PAD, for free."""
     logits = logits.float()
     logits[:, [PAD, BOS]] = -torch.inf
     log_p = logits.log_softmax(dim=1)
@@ -290,27 +301,27 @@ def next_log_p(logits, over):
 
 # %%
 def length_penalty(length, alpha):
-    """Divides log P, so that long translations are not too dear: Wu et al. 2016."""
+    """Divides log P, which falls with length: Wu et al. 2016, eq. 14."""
     return ((5 + length) / 6) ** alpha
 
 
 # %%
 def reorder(state, rows):
-    """The states of these rows of the batch, some of them maybe several times."""
+    """The state of these rows of the batch, some maybe several times."""
     return [[part[rows] for part in layer] for layer in state]
 
 
 # %%
 @torch.no_grad()
 def beam_search(model, source, beam=4, alpha=0.6, limit=None):
-    """The best of `beam` translations kept at each length: (B, S) -> (B, T)."""
+    """The best of `beam` translations at each step: (B, S) -> (B, T)."""
     limit = limit or source.shape[1] + 50
     rows = torch.arange(len(source), device=source.device)
     state = reorder(model.start(source), rows.repeat_interleave(beam))
     tokens = torch.full_like(rows, BOS).repeat_interleave(beam)[:, None]
     over = torch.zeros_like(tokens[:, 0], dtype=torch.bool)
-    log_p = torch.full((len(source), beam), -torch.inf, device=source.device)
-    log_p[:, 0] = 0   # all of a sentence are the same at first: one is enough
+    log_p = torch.zeros(len(source), beam, device=source.device)
+    log_p[:, 1:] = -torch.inf   # at first all of a sentence are the same
     while not over.all() and tokens.shape[1] <= limit:
         step = next_log_p(model.step(tokens[:, -1], state), over)
         length = (tokens != PAD).sum(dim=1) - over.int()
@@ -323,15 +334,15 @@ def beam_search(model, source, beam=4, alpha=0.6, limit=None):
 
 # %%
 def best_steps(log_p, step, length, alpha):
-    """The best ways to go on, for each sentence as many as it has translations.
+    """The best `beam` ways to go on with each sentence.
 
-    log_p (B, beam) so far, step (B beam, K), length (B beam) with this step. Returns
-    log_p (B, beam), and for each the row (B beam) it goes on from and the token.
+    log_p (B, beam) so far, step (B beam, K), length (B beam) with it.
+    Returns log_p (B, beam), the rows (B beam) gone on from, their tokens.
     """
     B, beam = log_p.shape
-    total = log_p[:, :, None] + step.unflatten(0, (B, beam))   # (B, beam, K)
+    total = log_p[:, :, None] + step.unflatten(0, (B, beam))  # (B, beam, K)
     rank = total / length_penalty(length, alpha).view(B, beam, 1)
-    best = rank.flatten(1).topk(beam).indices                  # (B, beam)
+    best = rank.flatten(1).topk(beam).indices                 # (B, beam)
     which, token = best // step.shape[1], best % step.shape[1]
     rows = which + beam * torch.arange(B, device=best.device)[:, None]
     return total.flatten(1).gather(1, best), rows.flatten(), token.flatten()
@@ -339,19 +350,19 @@ def best_steps(log_p, step, length, alpha):
 
 # %%
 def translate(model, tokenizer, sentences, search=greedy, batch=100):
-    """The translations of a list of sentences, short ones first, in its order."""
+    """The translations of a list of sentences, in its order."""
     device = model.embedding.weight.device
     sources = [torch.tensor(encoded.ids + [EOS], device=device)
                for encoded in tokenizer.encode_batch(sentences)]
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
-    written, training = {}, model.training
+    written, was_training = {}, model.training
     model.eval()
     for start in range(0, len(order), batch):
         chosen = order[start:start + batch]
         source = nn.utils.rnn.pad_sequence(
             [sources[i] for i in chosen], batch_first=True, padding_value=PAD)
         written |= zip(chosen, tokenizer.decode_batch(search(model, source).tolist()))
-    model.train(training)
+    model.train(was_training)
     return [written[i].strip() for i in range(len(sentences))]
 
 
@@ -360,12 +371,14 @@ def translate(model, tokenizer, sentences, search=greedy, batch=100):
 
 # %%
 def translation_loss(logits, target, smoothing=0.1):
-    """Mean cross-entropy over the tokens of target (B, T), section 5.4.
+    """Cross-entropy of logits (B, T, K), target (B, T).
 
-    The right token is to get probability 1 - smoothing; all K share the rest.
+    With label smoothing, section 5.4: 1 - smoothing is for
+    the right token, the rest for all K alike.
     """
-    return F.cross_entropy(logits.flatten(0, 1), target.flatten(),
-                           ignore_index=PAD, label_smoothing=smoothing)
+    return F.cross_entropy(
+        logits.flatten(0, 1), target.flatten(),
+        ignore_index=PAD, label_smoothing=smoothing)
 
 
 # %%
@@ -379,13 +392,12 @@ def warm_up(step, warmup):
 
 # %%
 def quality(model, tokenizer, pairs, args, search=greedy):
-    """How well the model translates pairs: the share of exact translations, or BLEU.
+    """{"exact_match": 0..1}, or {"bleu": 0..100, "signature": sacrebleu's}.
 
-    The model writes by itself: it never sees a token of the right translation.
-    Returns {"exact_match": 0..1}, or {"bleu": 0..100, "signature": sacrebleu's}.
+    The model writes by itself: it sees no token of the right translation.
     """
-    written = translate(model, tokenizer, [source for source, _ in pairs], search)
-    targets = [target for _, target in pairs]
+    sources, targets = map(list, zip(*pairs))
+    written = translate(model, tokenizer, sources, search)
     if args.metric == "exact_match":
         right = sum(a == b for a, b in zip(written, targets))
         return {"exact_match": right / len(pairs)}
@@ -484,21 +496,28 @@ def gradient_norms(norm_first, args, seed, num_layers=6):
 
 
 # %%
-def record(variant, metric, scores, histories):
-    """Note the mean of the test set's scores, their range, and the seconds."""
-    name, scores = variant.replace(" ", "_"), [score[metric] for score in scores]
-    results.record(f"{name}_{metric}", sum(scores) / len(scores))
-    results.record(f"{name}_{metric}_lowest", min(scores))
-    results.record(f"{name}_{metric}_highest", max(scores))
-    seconds = [sum(history["seconds"]) for history in histories]
+def record(variant, runs, test, args):
+    """Note what trainings that differ in their seed only reach on the test set."""
+    name = variant.replace(" ", "_")
+    search = partial(beam_search, beam=args.beam)
+    scores = [quality(model, tokenizer, test, args, search)
+              for model, tokenizer, _ in runs]
+    found = [score[args.metric] for score in scores]
+    results.record(f"{name}_{args.metric}", sum(found) / len(found))
+    results.record(f"{name}_{args.metric}_lowest", min(found))
+    results.record(f"{name}_{args.metric}_highest", max(found))
+    seconds = [sum(history["seconds"]) for *_, history in runs]
     results.record(f"{name}_seconds", sum(seconds) / len(seconds))
+    results.record("parameters", measure.parameters(runs[0][0]))
+    if "signature" in scores[0]:
+        results.record("signature", scores[0]["signature"])
 
 
 # %%
 def same_words(pairs, test):
-    """The share of `test` that can be right at best if the order of words is unknown.
+    """The share of `test` that is right at best if the order of words is lost.
 
-    Sources with the same words cannot be told apart: one of them at most is right.
+    Of the sources with the same words in any order only one can be right.
     """
     alike = Counter(" ".join(sorted(source.split())) for source, _ in pairs)
     return sum(1 / alike[" ".join(sorted(source.split()))]
@@ -679,24 +698,25 @@ if __name__ == "__main__":
         numbers={"epochs": 4, "batch_size": 512, "lr": 0.005, "warmup": 60,
                  "d_model": 64, "d_ff": 128, "num_heads": 4, "num_layers": 1,
                  "dropout": 0.0, "smoothing": 0.1, "tokens": None, "longest": 32,
-                 "metric": "exact_match", "ylabel": "exactly right (%)", "beam": 1,
+                 "metric": "exact_match", "ylabel": "exactly right (%)",
+                 "scale": 100, "beam": 1,
                  "runs": 3, "compared": list(VARIANTS),
                  "sentences": ["seven hundred and twenty three",
                                "seven thousand and ninety three"]},
         multi30k={"epochs": 18, "batch_size": 2048, "lr": 0.002, "warmup": 800,
                   "d_model": 128, "d_ff": 512, "num_heads": 4, "num_layers": 4,
                   "dropout": 0.1, "smoothing": 0.1, "tokens": 4000, "longest": 100,
-                  "metric": "bleu", "ylabel": "BLEU, validation", "beam": 5,
-                  "runs": 1, "compared": ["Transformer"],
+                  "metric": "bleu", "ylabel": "BLEU, validation", "scale": 1,
+                  "beam": 5, "runs": 1, "compared": ["Transformer"],
                   "sentences": ["A girl has bought a red bicycle."]})
 
-# %% Architecture
+# %% Encoder and decoder
 if __name__ == "__main__":
     with torch.device("meta"):   # the figure needs sizes only
         model = base()
     figures.save(architecture(model), "transformer-architecture")
 
-# %% Positions
+# %% The table of positions
 if __name__ == "__main__":
     figures.save(positions_figure(sinusoids(64, 128)), "transformer-positions")
 
@@ -705,15 +725,16 @@ if __name__ == "__main__":
     figure, (axis,) = figures.panels(xlabel="step", ylabel="learning rate")
     steps = range(1, 40_001, 50)
     for name, d_model, role in [("base", 512, "idea"), ("big", 1024, "purple")]:
-        rates = [(d_model * 4000) ** -0.5 * warm_up(step, 4000) for step in steps]
-        axis.plot(steps, rates, color=figures.color(role), label=name)
+        peak = (d_model * 4000) ** -0.5
+        axis.plot(steps, [peak * warm_up(step, warmup=4000) for step in steps],
+                  color=figures.color(role), label=name)
     axis.set_ylim(bottom=0)
     figures.label_lines(axis)
     figures.annotate(axis, 4000, (512 * 4000) ** -0.5,
                      "up for 4,000 steps,\nthen down with 1/√step")
     figures.save(figure, "transformer-schedule")
 
-# %% Translate
+# %% Where it looks
 if __name__ == "__main__":
     sentences = [args.text] if args.text else args.sentences
     model, tokenizer, _ = trained("Transformer", args, args.seed)
@@ -724,38 +745,37 @@ if __name__ == "__main__":
 
 # %% With and without positions
 if __name__ == "__main__":
-    train, validation, test = text.load(args)
-    comparison, percent = {}, 100 if args.metric == "exact_match" else 1
+    comparison, (train, validation, test) = {}, text.load(args)
     for variant in args.compared:
-        runs = [trained(variant, args, args.seed + run) for run in range(args.runs)]
-        scores = [quality(model, tokenizer, test, args, partial(
-            beam_search, beam=args.beam)) for model, tokenizer, _ in runs]
-        histories = [history for *_, history in runs]
-        record(variant, args.metric, scores, histories)
+        runs = [trained(variant, args, args.seed + run)
+                for run in range(args.runs)]
+        record(variant, runs, test, args)
         role = "idea" if variant == "Transformer" else "control"
         comparison[variant] = role, {f"{args.runs} seeds": [
-            [percent * value for value in history[args.metric]]
-            for history in histories]}
-    if args.metric == "exact_match":
-        results.record("same_words", same_words([*train, *validation, *test], test))
-    else:
-        results.record("signature", scores[0]["signature"])
-    results.record("parameters", measure.parameters(runs[0][0]))
-    figures.save(figures.curves(comparison, ylabel=args.ylabel), "transformer-controls")
+            [args.scale * value for value in history[args.metric]]
+            for *_, history in runs]}
+    figure = figures.curves(comparison, ylabel=args.ylabel)
+    if "without positions" in args.compared:
+        limit = same_words([*train, *validation, *test], test)
+        results.record("same_words", limit)
+        axis, y = figure.axes[1], args.scale * limit
+        axis.axhline(y, color=figures.color("muted"), dashes=(4, 3))
+        figures.annotate(axis, (1 + args.epochs) / 2, y,
+                         f"{y:.0f} %: as much as can\nbe told without order")
+    figures.save(figure, "transformer-controls")
 
 # %% Gradient by layer
 if __name__ == "__main__":
-    figure, axes = figures.panels(2, titles=["encoder", "decoder"], xlabel="layer",
-                                  ylabel="norm of its first gradient")
-    for role, label, norm_first in [("idea", "norm after (paper)", False),
-                                    ("purple", "norm before", True)]:
-        norms = torch.tensor([gradient_norms(norm_first, args, seed)
-                              for seed in range(args.seed, args.seed + 5)])
+    figure, axes = figures.panels(
+        2, titles=["encoder", "decoder"], xlabel="layer",
+        ylabel="norm of its first gradient")
+    for role, order in [("idea", "post"), ("purple", "pre")]:
+        norms = torch.tensor([gradient_norms(order == "pre", args, seed)
+                              for seed in range(args.seed, args.seed + 3)])
         for axis, part in zip(axes, norms.chunk(2, dim=1)):
-            figures.band(axis, range(1, 7), part, role, label)
-        for layer in (0, 5):
-            order = "pre" if norm_first else "post"
-            results.record(f"{order}_norm_gradient{layer + 1}", norms[:, 6 + layer].mean())
+            figures.band(axis, range(1, 7), part, role, f"{order}-norm")
+        results.record(f"{order}_norm_gradient1", norms[:, 6].mean())
+        results.record(f"{order}_norm_gradient6", norms[:, 11].mean())
     axes[0].set_ylim(bottom=0)
     figures.label_lines(axes[1])
     figures.save(figure, "transformer-norms")
