@@ -1,9 +1,9 @@
 """What the lectures cost in time and memory: npm run bench [-- PART ...].
 
-Parts: models, import, demos, preprocess, ready, build, live; without any, all. Medians
-are shown; what is compared runs in interleaved pairs, so that whatever else the machine
-does hits both, and the median is that of the pairs' ratios. An aim is met where the
-upper end of the bootstrap's 95 % interval meets it.
+Parts: models, transformer, import, demos, preprocess, ready, build, live; without any,
+all. Medians are shown; what is compared runs in interleaved pairs, so that whatever
+else the machine does hits both, and the median is that of the pairs' ratios. An aim is
+met where the upper end of the bootstrap's 95 % interval meets it.
 """
 import os
 
@@ -137,6 +137,43 @@ def forward_and_backward(model, inputs):
     output = model(inputs)
     parts = output if isinstance(output, tuple) else (output,)  # auxiliary heads
     sum(part.sum() for part in parts).backward()
+
+
+def transformers():
+    """Ours over nn.Transformer; decoding with kept keys and values over without."""
+    transformer = importlib.import_module("transformer")
+    sizes = {"num_layers": 3, "dropout": 0.0}
+    theirs = torch.nn.Transformer(512, 8, 3, 3, 2048, 0.0, batch_first=True)
+    ours = transformer.Transformer(512, 8, d_ff=2048, **sizes)
+    ours.load_state_dict(theirs.state_dict())
+    source, target = torch.randn(8, 32, 512), torch.randn(8, 32, 512)
+    allowed = torch.arange(32) < torch.arange(25, 33)[:, None]
+    causal = torch.ones(32, 32, dtype=torch.bool).tril()
+
+    def our_step(model=ours, masks=(allowed[:, None, None], causal)):
+        model.zero_grad()
+        model(source, target, *masks).sum().backward()
+
+    def their_step(model=theirs):
+        model.zero_grad()
+        model(source, target, tgt_mask=~causal, src_key_padding_mask=~allowed,
+              memory_key_padding_mask=~allowed).sum().backward()
+
+    seconds = alternate(lambda: wall_time(our_step), lambda: wall_time(their_step), 20)
+    report("Transformer over nn.Transformer, training step", "x",
+           seconds[0] / seconds[1], aim=1.05)
+    model = transformer.Translator(8000, d_model=256, num_heads=4, d_ff=1024, **sizes)
+    model.eval()
+    sentences = torch.randint(3, 8000, (8, 20))
+
+    def decode(cached):
+        return wall_time(transformer.greedy, model, sentences, 40, cached)
+
+    seconds = alternate(lambda: decode(True), lambda: decode(False), 7)
+    tokens = transformer.greedy(model, sentences, 40).numel()
+    report("greedy decoding with a cache, tokens", "/s", tokens / seconds[0])
+    report("greedy decoding with a cache over without", "x", seconds[0] / seconds[1],
+           aim=1)
 
 
 def imports():
@@ -434,8 +471,9 @@ def bare_call():
     manager.shutdown_kernel(now=True)
 
 
-PARTS = {"models": models, "import": imports, "demos": demos,
-         "preprocess": preprocess, "ready": ready, "build": build, "live": live}
+PARTS = {"models": models, "transformer": transformers, "import": imports,
+         "demos": demos, "preprocess": preprocess, "ready": ready, "build": build,
+         "live": live}
 
 if __name__ == "__main__":
     unknown = [name for name in sys.argv[1:] if name not in PARTS]

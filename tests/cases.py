@@ -20,6 +20,7 @@ import inception
 import layers
 import lenet
 import resnet
+import transformer
 import vgg
 
 
@@ -55,6 +56,19 @@ def inceptions(network):
              for name, widths in googlenet.TABLE1.items()}
     return Case(partial(network, num_classes=10, table=table),
                 partial(images, channels=3, size=64), googlenet.googlenet_loss)
+
+
+def pairs(vocabulary=12, length=6):
+    """Random tokens of sources and targets: ((source, target), what comes next)."""
+    source, target = (torch.randint(3, vocabulary, (4, length + i)) for i in range(2))
+    return (source, target[:, :-1]), target[:, 1:]
+
+
+def translator(**options):
+    return Case(
+        partial(transformer.Translator, 12, length=6, d_model=16, num_heads=2,
+                num_layers=2, d_ff=32, **options), pairs,
+        partial(transformer.translation_loss, smoothing=0))
 
 
 CASES = {
@@ -115,6 +129,8 @@ CASES = {
     "resnet.ResNet BasicBlock": imagenet(resnet.BasicBlock),
     "resnet.ResNet Bottleneck": imagenet(resnet.Bottleneck),
     "resnet.ResNet BottleneckV1": imagenet(resnet.BottleneckV1),
+    "transformer.Translator": translator(),
+    "transformer.Translator pre-norm": translator(norm_first=True, kind="learned"),
     "vgg.VGG": Case(
         lambda: vgg.VGG(vgg.make_layers([8, "M", (16, 1), "LRN"]), 10, hidden_size=64),
         partial(images, channels=3, size=16)),

@@ -93,6 +93,20 @@ def test_flags_stand_where_they_apply(arguments, tmp_path, capsys):
     assert "none.png' is not a file" in capsys.readouterr().err
 
 
+def test_a_sentence_to_look_at(arguments, capsys):
+    """--text alone, or with --weights where there are some, here of any name."""
+    args = arguments("--text", "a b", text=True, **SETS)
+    assert (args.text, args.data, args.out) == ("a b", "digits", cli.ROOT / "out")
+    assert arguments(text=True, **SETS).text is None
+    options = {"weights": str, "text": True}
+    args = arguments("--weights", "some/name", "--text", "a b", **options)
+    assert (args.weights, args.text) == ("some/name", "a b")
+    for flags in (["--weights", "some/name"], ["--text", "a b"]):
+        with pytest.raises(SystemExit):
+            arguments(*flags, **options)
+        assert "--weights NAME and --text SENTENCE go" in capsys.readouterr().err
+
+
 def test_the_same_seed_gives_the_same_numbers(arguments):
     arguments("--seed", 7)
     first = torch.rand(3)

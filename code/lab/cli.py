@@ -18,24 +18,24 @@ CODE = ROOT / "code"
 STATIC = ROOT / "static"
 
 
-def arguments(weights=None, image=False, **datasets):
+def arguments(weights=None, image=False, text=False, **datasets):
     """Parse the command line, seed everything and begin the run.
 
     datasets: for each data set that the module can use, in order, its defaults,
     such as digits={"epochs": 20, "batch_size": 32, "lr": 0.05}; the first is what
     the demo uses. epochs, batch_size and lr become flags, other keys only
-    attributes. weights: the names that --weights takes; image: whether there is an
-    --image.
+    attributes. weights: the names that --weights takes, or str if any; image, text:
+    whether there is an --image or a --text for them.
 
     Returns a namespace with data, those defaults or what the user asked for
     instead, data_dir, out (Path), seed, device (torch.device), quick, resume,
-    weights, image, module (the script's name) and run ("demo", or the name of
+    weights, image, text, module (the script's name) and run ("demo", or the name of
     another data set). In a notebook or on a slide the flags come from $LAB_ARGS.
     Bad arguments end the program with one line and status 2.
     """
     notebook = in_notebook()
     script = None if notebook else Path(sys.modules["__main__"].__file__).resolve()
-    parser = _parser(weights, image, datasets)
+    parser = _parser(weights, image, text, datasets)
     parser.prog = f"python {_shown(script)}" if script else "$LAB_ARGS"
     args = parser.parse_args(
         shlex.split(os.environ.get("LAB_ARGS", "")) if notebook else None, Arguments())
@@ -48,8 +48,10 @@ def arguments(weights=None, image=False, **datasets):
             setattr(args, key, value)
         elif getattr(args, key) == value and key in changed:
             changed.remove(key)
-    if image and weights and (args.image is None) != (args.weights is None):
-        parser.error("--weights NAME and --image FILE go together")
+    for flag, offered, given in [("--image FILE", image, args.image),
+                                 ("--text SENTENCE", text, args.text)]:
+        if weights and offered and (given is None) != (args.weights is None):
+            parser.error(f"--weights NAME and {flag} go together")
     args.epochs = 1 if args.quick else getattr(args, "epochs", None)
     args.module = script.stem if script else "notebook"
     args.run = "demo" if args.data == demo else args.data
@@ -96,14 +98,14 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def _parser(weights, image, datasets):
+def _parser(weights, image, text, datasets):
     parser = _Parser(allow_abbrev=False)
     first = next(iter(datasets.values()), {})
 
     def flag(name, kind, text, **options):
         parser.add_argument(name, type=kind, help=text, **options)
 
-    parser.set_defaults(data=None, weights=None, image=None)
+    parser.set_defaults(data=None, weights=None, image=None, text=None)
     if datasets:
         flag("--data", str, "data set (default %(default)s)",
              choices=list(datasets), default=next(iter(datasets)))
@@ -121,9 +123,12 @@ def _parser(weights, image, datasets):
          choices=["auto", "cpu", "cuda", "mps"])
     flag("--out", _folder, "where to write: static if all else is default, else out")
     if weights:
-        flag("--weights", str, "published weights", choices=weights)
+        flag("--weights", str, "published weights",
+             choices=None if weights is str else weights)
     if image:
         flag("--image", _file, "a picture to look at")
+    if text:
+        flag("--text", str, "a sentence to look at")
     parser.add_argument("--quick", action="store_true",
                         help="a few samples and one epoch, to see that it runs")
     parser.add_argument("--resume", action="store_true",

@@ -1,14 +1,12 @@
-"""Data sets as torch Datasets of normalised pictures.
+"""Data sets as torch Datasets of normalised pictures; those of text are in lab.text.
 
 Embedded ones need no download. Real ones are read from $LAB_DATA, which is never
 written, or from --data-dir, where downloads and unpacked copies go.
 """
 
 import gzip
-import os
 import shutil
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from lab import UserError, results
+from lab import UserError, files, results
 
 
 class Images(TensorDataset):
@@ -103,24 +101,29 @@ def cifar10(data_dir, size=None):
         return [entry for entry in CIFAR10.train_list
                 if (place / folder / entry[0]).is_file()]
 
-    place = max(_places(data_dir), key=lambda place: len(batches(place)))
-    if not batches(place) or not _has(place, needed):
-        archive = _first(data_dir, [CIFAR10.filename])
+    place = max(files.places(data_dir), key=lambda place: len(batches(place)))
+    if not batches(place) or not files.has(place, needed):
+        archive = files.first(data_dir, [CIFAR10.filename])
         if archive:
-            _verify(archive / CIFAR10.filename, CIFAR10.tgz_md5)
-        place = _fetch(CIFAR10, "cifar10", data_dir, needed,
-                       archive and archive / CIFAR10.filename)
+            files.verify(archive / CIFAR10.filename, CIFAR10.tgz_md5)
+
+        def download(folder):
+            if archive:
+                shutil.copy(archive / CIFAR10.filename, folder)
+            CIFAR10(folder, download=True)
+
+        place = files.fetch(download, "cifar10", data_dir, needed, archive)
 
     class Here(CIFAR10):
         train_list = batches(place)
 
     meta = [CIFAR10.meta["filename"], CIFAR10.meta["md5"]]
     for file, md5 in [*Here.train_list, *CIFAR10.test_list, meta]:
-        _verify(place / folder / file, md5)
+        files.verify(place / folder / file, md5)
     train, test = sets = [Here(place, train=train) for train in (True, False)]
     if len(Here.train_list) < len(CIFAR10.train_list):
-        files = ", ".join(file for file, _ in Here.train_list)
-        print(f"cifar10: of the training set only {files} in {place / folder}: "
+        here = ", ".join(file for file, _ in Here.train_list)
+        print(f"cifar10: of the training set only {here} in {place / folder}: "
               f"{len(train):,} training and {len(test):,} test samples",
               file=sys.stderr)
     parts = [(torch.from_numpy(part.data).permute(0, 3, 1, 2),
@@ -212,10 +215,10 @@ def _idx(kind, name, classes, data_dir, size):
     raw = Path(kind.__name__) / "raw"
     packed = [raw / file for file, _ in kind.resources]
     unpacked = [file.with_suffix("") for file in packed]
-    if place := _first(data_dir, packed):
+    if place := files.first(data_dir, packed):
         for file, (_, md5) in zip(packed, kind.resources):
-            _verify(place / file, md5)
-        _writable(data_dir)
+            files.verify(place / file, md5)
+        files.make_writable(data_dir)
         for file, target in zip(packed, unpacked):
             with (gzip.open(place / file) as source,
                   results.atomic(data_dir / target) as temporary,
@@ -223,39 +226,13 @@ def _idx(kind, name, classes, data_dir, size):
                 shutil.copyfileobj(source, copy)
         place = data_dir
     else:
-        place = (_first(data_dir, unpacked)
-                 or _fetch(kind, name, data_dir, packed))
+        place = files.first(data_dir, unpacked) or files.fetch(
+            lambda folder: kind(folder, download=True), name, data_dir, packed)
     for file in unpacked:
         _complete(place / file)
     sets = [kind(place, train=train) for train in (True, False)]
     parts = [(part.data[:, None], part.targets) for part in sets]
     return _normalised(*parts, classes, name, size)
-
-
-def _places(data_dir):
-    """Where to look, in this order."""
-    lab_data = os.environ.get("LAB_DATA")
-    return [Path(lab_data), data_dir] if lab_data else [data_dir]
-
-
-def _first(data_dir, files):
-    """The first place with all these files, or None."""
-    return next((place for place in _places(data_dir) if _has(place, files)), None)
-
-
-def _has(place, files):
-    return all((place / file).is_file() for file in files)
-
-
-def _verify(file, md5):
-    from torchvision.datasets.utils import check_integrity
-    try:
-        if check_integrity(file, md5):
-            return
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}")
-    raise UserError(f"{file} is corrupt (its MD5 is not {md5}): put the original "
-                    "in its place, or delete it to fetch it anew")
 
 
 def _complete(file):
@@ -269,52 +246,3 @@ def _complete(file):
     if not dimensions or file.stat().st_size != 4 + 4 * dimensions + length:
         raise UserError(f"{file} is corrupt (its length is not what its header "
                         "says): delete it")
-
-
-def _writable(data_dir):
-    """Make --data-dir, unless it is where nothing may be written."""
-    lab_data = os.environ.get("LAB_DATA")
-    if lab_data and data_dir.resolve().is_relative_to(Path(lab_data).resolve()):
-        raise UserError(f"--data-dir {data_dir} is in $LAB_DATA, which is never "
-                        "written: name another folder")
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--data-dir {data_dir} cannot be made: {error.strerror}")
-
-
-def _fetch(kind, name, data_dir, files, archive=None):
-    """Download, or unpack `archive`, by torchvision's own code; -> data_dir.
-
-    It works in a folder of its own, so that what is in data_dir is always whole.
-    """
-    import socket
-    _writable(data_dir)
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(10)
-    try:
-        with tempfile.TemporaryDirectory(dir=data_dir, prefix=".fetching-") as folder:
-            if archive:
-                shutil.copy(archive, folder)
-            else:
-                print(f"downloading {name} into {data_dir}", file=sys.stderr)
-            kind(folder, download=True)
-            for file in filter(Path.is_file, list(Path(folder).rglob("*"))):
-                target = data_dir / file.relative_to(folder)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file, target)
-    except Exception as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[-1]
-        places = ", ".join(_described(place, files) for place in _places(data_dir))
-        raise UserError(f"{name} is not in {places} and cannot be fetched ({reason}); "
-                        f"with a network: {results.run.command}")
-    finally:
-        socket.setdefaulttimeout(patience)
-    return data_dir
-
-
-def _described(place, files):
-    """A place looked in; which of the files it lacks, if it has others of them."""
-    lacking = [Path(file).name for file in files if not (place / file).is_file()]
-    folder = (place / files[0]).parent
-    return f"{folder} (no {', '.join(lacking)})" if folder.is_dir() else f"{place}"

@@ -59,7 +59,10 @@ def begin(args, script, command):
 
 
 def record(key, value):
-    """Note a measured number, `test_accuracy` or `mnist.test_accuracy`."""
+    """Note a measured number, `test_accuracy` or `mnist.test_accuracy`.
+
+    Or a text that says how it was measured, such as sacrebleu's signature.
+    """
     if run is None:
         raise RuntimeError(f"results.record({key!r}): no run has begun; "
                            "cli.arguments() begins one")

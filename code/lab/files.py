@@ -1,0 +1,85 @@
+"""Where the files of real data sets are: $LAB_DATA, --data-dir, or a download."""
+
+import hashlib
+import os
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+from lab import UserError, results
+
+
+def places(data_dir):
+    """Where to look, in this order."""
+    lab_data = os.environ.get("LAB_DATA")
+    return [Path(lab_data), data_dir] if lab_data else [data_dir]
+
+
+def first(data_dir, files):
+    """The first place with all these files, or None."""
+    return next((place for place in places(data_dir) if has(place, files)), None)
+
+
+def has(place, files):
+    return all((place / file).is_file() for file in files)
+
+
+def verify(file, digest, algorithm="md5"):
+    """Raise UserError unless a file's digest, hexadecimal, is this one."""
+    try:
+        with open(file, "rb") as content:
+            found = hashlib.file_digest(content, algorithm).hexdigest()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}")
+    if found != digest:
+        raise UserError(f"{file} is corrupt (its {algorithm.upper()} is not {digest}): "
+                        "put the original in its place, or delete it to fetch it anew")
+
+
+def make_writable(data_dir):
+    """Make --data-dir, unless it is where nothing may be written."""
+    lab_data = os.environ.get("LAB_DATA")
+    if lab_data and data_dir.resolve().is_relative_to(Path(lab_data).resolve()):
+        raise UserError(f"--data-dir {data_dir} is in $LAB_DATA, which is never "
+                        "written: name another folder")
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--data-dir {data_dir} cannot be made: {error.strerror}")
+
+
+def fetch(download, name, data_dir, needed, archive=None):
+    """Get a data set by download(folder); -> data_dir, which has it then.
+
+    It works in a folder of its own, so that what is in data_dir is always whole.
+    needed: the set's files, for the message; archive: where a packed one is, if no
+    network is needed.
+    """
+    make_writable(data_dir)
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(10)
+    try:
+        with tempfile.TemporaryDirectory(dir=data_dir, prefix=".fetching-") as folder:
+            if not archive:
+                print(f"downloading {name} into {data_dir}", file=sys.stderr)
+            download(Path(folder))
+            for file in filter(Path.is_file, list(Path(folder).rglob("*"))):
+                target = data_dir / file.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
+    except Exception as error:  # what a network can raise is endless
+        reason = (str(error).strip() or repr(error)).splitlines()[-1]
+        looked = ", ".join(_described(place, needed) for place in places(data_dir))
+        raise UserError(f"{name} is not in {looked} and cannot be fetched ({reason}); "
+                        f"with a network: {results.run.command}")
+    finally:
+        socket.setdefaulttimeout(patience)
+    return data_dir
+
+
+def _described(place, needed):
+    """A place looked in; which of the files it lacks, if it has others of them."""
+    lacking = [Path(file).name for file in needed if not (place / file).is_file()]
+    folder = (place / needed[0]).parent
+    return f"{folder} (no {', '.join(lacking)})" if folder.is_dir() else f"{place}"

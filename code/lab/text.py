@@ -1,0 +1,362 @@
+"""Data sets of text: sentences with their translations, or with an opinion's label.
+
+Each is (training, validation, test). Embedded ones are made here; real ones are read
+from $LAB_DATA or --data-dir, as in lab.data.
+"""
+
+import gzip
+import random
+import re
+import sys
+import zlib
+from functools import cache
+from pathlib import Path
+from urllib.request import urlretrieve
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from lab import UserError, files, results, training
+
+SOURCE = "https://raw.githubusercontent.com"
+
+SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]  # the first tokens of a vocabulary
+PAD, BOS, EOS, UNKNOWN = range(4)
+
+
+class Texts(list):
+    """Samples (text, translation) or (text, label); classes: the labels' names."""
+
+    def __init__(self, samples, name, classes=None):
+        super().__init__(samples)
+        self.name, self.classes = name, classes
+
+    def first(self, n):
+        """The first n samples."""
+        return Texts(self[:n], self.name, self.classes)
+
+
+def load(args):
+    """Training, validation and test set of args.data, as Texts.
+
+    --quick leaves 64, 32 and 32 samples. Raises UserError if the set is not here and
+    cannot be fetched, or is corrupt.
+    """
+    if args.data in REAL:
+        parts = REAL[args.data](args.data_dir)
+    else:
+        parts = EMBEDDED[args.data]()
+    if args.quick:
+        parts = [part.first(n) for part, n in zip(parts, (64, 32, 32))]
+    if results.run:
+        names = ["train", "validation", "test"]
+        results.run.samples = {name: len(part) for name, part in zip(names, parts)}
+    return parts
+
+
+MORPHEME = re.compile("null|hundert|tausend|und|zwanzig|dreißig|"
+                      "(?:vier|fünf|sech|sieb|acht|neun)zig|zehn|elf|zwölf|eins?|"
+                      "zwei|drei|vier|fünf|sechs?|sieb(?:en)?|acht|neun")
+
+
+@cache
+def numbers():
+    """0 to 9,999 in English words and in German morphemes, both by num2words.
+
+    ("two hundred and twenty three", "zwei hundert drei und zwanzig"): without the
+    spaces the German is one word, as it is written. 8,000 numbers at random are for
+    training, 500 for validation, 1,500 for testing.
+    """
+    from num2words import num2words
+    pairs = []
+    for n in range(10_000):
+        english = num2words(n).replace(",", "").replace("-", " ")
+        german = num2words(n, lang="de")
+        pairs.append((english, " ".join(MORPHEME.findall(german))))
+    random.Random(0).shuffle(pairs)
+    return [Texts(part, "numbers")
+            for part in (pairs[:8000], pairs[8000:8500], pairs[8500:])]
+
+
+# Things, what can be said of them, and adjectives that praise and that damn them.
+THINGS = {
+    "film": "plot cast music ending dialogue camera",
+    "book": "story style cover hero ending language",
+    "hotel": "room breakfast staff view pool location",
+    "phone": "screen battery camera sound design price",
+    "concert": "singer band sound light crowd hall",
+    "restaurant": "soup service wine menu dessert chef",
+}
+PRAISE = ("brilliant charming superb delightful clever fresh lovely moving excellent "
+          "warm elegant great thrilling perfect splendid gripping").split()
+BLAME = ("boring dreadful clumsy dull shallow stale ugly tedious awful cold lifeless "
+         "poor tiresome broken sloppy bland").split()
+DEGREES = ["", "", "very ", "really ", "so "]
+
+
+@cache
+def reviews(n_train=4000, n_validation=500, n_test=1000, seed=0):
+    """Opinions from a small grammar with negation and concession, endlessly many.
+
+    ("the soup was not bland . the wine was cold but the chef was superb .", 1): two
+    sentences on one thing, of one opinion; what stands before "but" is of the other.
+    Half of the opinions are good (1). No review is in two parts.
+    """
+    generator, found = random.Random(seed), {}
+    while len(found) < n_train + n_validation + n_test:
+        label = generator.randrange(2)
+        thing = generator.choice(list(THINGS))
+        aspects = generator.sample(THINGS[thing].split(), 4)
+        first, second = (_sentence(thing, aspects[i:i + 2], label, generator)
+                         for i in (0, 2))
+        found[f"{first} . {second} ."] = label
+    samples = list(found.items())
+    ends = n_train, n_train + n_validation, n_train + n_validation + n_test
+    return [Texts(samples[start:end], "reviews", ["bad", "good"])
+            for start, end in zip((0, *ends), ends)]
+
+
+def multi30k(data_dir):
+    """Multi30K, task 1: 29,000 + 1,014 + 1,000 captions in English and German.
+
+    The test set is test_2016_flickr.
+    """
+    place = _place("multi30k", data_dir)
+    return [parallel(place / f"multi30k/{part}.en.gz", place / f"multi30k/{part}.de.gz",
+                     "multi30k") for part in ("train", "val", "test_2016_flickr")]
+
+
+def sst2(data_dir):
+    """SST-2, 6,920 + 872 + 1,821 sentences of film reviews, good (1) or bad (0)."""
+    place = _place("sst2", data_dir)
+    parts = []
+    for part in ("train", "dev", "test"):
+        path, samples = place / f"sst2/{part}.tsv", []
+        for number, line in enumerate(read_lines(path), start=1):
+            text, _, label = line.rpartition("\t")
+            if label not in ("0", "1"):
+                raise UserError(f"{path}:{number}: no label 0 or 1 after a tab")
+            samples.append((text, int(label)))
+        parts.append(Texts(samples, "sst2", ["bad", "good"]))
+    return parts
+
+
+def mr(data_dir):
+    """MR, 10,662 sentences of film reviews: 8 tenths, 1 tenth, 1 tenth at random.
+
+    No split is official; Kim 2014 cross-validates over ten.
+    """
+    place = _place("mr", data_dir)
+    samples = [(line, label) for label, part in enumerate(["neg", "pos"])
+               for line in read_lines(place / f"rt-polarity/rt-polarity.{part}",
+                                      encoding="latin-1")]
+    random.Random(0).shuffle(samples)
+    tenth = len(samples) // 10
+    return [Texts(part, "mr", ["bad", "good"]) for part in (
+        samples[:-2 * tenth], samples[-2 * tenth:-tenth], samples[-tenth:])]
+
+
+EMBEDDED = {"numbers": numbers, "reviews": reviews}
+REAL = {"multi30k": multi30k, "sst2": sst2, "mr": mr}
+
+
+def vocabulary(sentences, size=None):
+    """A tokenizer that knows SPECIAL and the words of these sentences.
+
+    With a size it has so many tokens instead, bytes and their most frequent pairs
+    (Sennrich et al. 2016), and knows every word. encode(text).ids and decode(ids)
+    turn a sentence into numbers and back.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    if size:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=size, special_tokens=SPECIAL, show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    else:
+        tokenizer = Tokenizer(models.WordLevel(unk_token=SPECIAL[UNKNOWN]))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        trainer = trainers.WordLevelTrainer(special_tokens=SPECIAL, show_progress=False)
+    tokenizer.train_from_iterator(sentences, trainer)
+    return tokenizer
+
+
+class Translations(Dataset):
+    """Pairs of sentences as tokens: [indices] gives source (B, S) and target (B, T).
+
+    A sentence ends with EOS, a target also begins with BOS, and PAD fills up a batch.
+    Pairs of which one has more than `longest` tokens are left out, and counted on
+    stderr.
+    """
+
+    def __init__(self, pairs, tokenizer, longest):
+        sides = [[torch.tensor(begin + tokens.ids + [EOS]) for tokens in
+                  tokenizer.encode_batch(list(side))]
+                 for begin, side in zip(([], [BOS]), zip(*pairs))]
+        self.pairs = [pair for pair in zip(*sides) if max(map(len, pair)) <= longest]
+        if len(self.pairs) < len(pairs):
+            print(f"{pairs.name}: left out {len(pairs) - len(self.pairs):,} pairs of "
+                  f"more than {longest:,} tokens", file=sys.stderr)
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def __getitem__(self, indices):
+        return [pad_sequence(side, batch_first=True, padding_value=PAD)
+                for side in zip(*(self.pairs[i] for i in indices))]
+
+    def loader(self, tokens):
+        """Batches of about equal length and at most so many tokens on either side."""
+        lengths = [max(map(len, pair)) for pair in self.pairs]
+        return DataLoader(self, sampler=TokenBatches(lengths, tokens), batch_size=None)
+
+
+class TokenBatches:
+    """Lists of indices for one epoch: sentences of about equal length together.
+
+    What is in a batch, and their order, depends on set_epoch's number only; how many
+    there are on nothing. A batch has at most `tokens` tokens, PAD counted, or one
+    sentence. Under torchrun each process gets its share of every batch.
+    """
+
+    def __init__(self, lengths, tokens):
+        self.lengths, self.epoch = torch.tensor(lengths), 0
+        rank, world = training.processes()
+        self.starts = starts = [0]
+        for i, length in enumerate(self.lengths.sort().values.tolist()):
+            if (i + 1 - starts[-1]) * length > tokens and i > starts[-1]:
+                starts.append(i)
+        self.ends = [*starts[1:], len(lengths)]
+        self.share = slice(rank, None, world)
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __len__(self):
+        return len(self.starts)
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.epoch)
+        shuffled = torch.randperm(len(self.lengths), generator=generator)
+        order = shuffled[self.lengths[shuffled].sort(stable=True).indices]
+        for batch in torch.randperm(len(self), generator=generator).tolist():
+            indices = order[self.starts[batch]:self.ends[batch]].tolist()
+            yield indices[self.share] or indices
+
+
+# Where each real set comes from, and {file here: (file there, SHA-256)}.
+FILES = {
+    "multi30k": (
+        "multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/data/task1/raw/", {
+            "multi30k/train.en.gz": ("train.en.gz", "d79cfa999dd4c51d2cb42499b6796d5a"
+                                     "882c3a8a961923c25a898c90f8bbd56f"),
+            "multi30k/train.de.gz": ("train.de.gz", "726e39b2fa9eb9ffb6dc763fb35a179f"
+                                     "80fae06ffc5d28b6ace5faa883de28a6"),
+            "multi30k/val.en.gz": ("val.en.gz", "14f7d25ddd868909a9213e361768460e"
+                                   "dcacdd6ab9d1e77b92560dc10c10dc28"),
+            "multi30k/val.de.gz": ("val.de.gz", "f0cba2f995189cf5770f29a8a9a537a3"
+                                   "ad3f51657ad873405082ff6863a5e75a"),
+            "multi30k/test_2016_flickr.en.gz": (
+                "test_2016_flickr.en.gz", "611d361c6334bc7246101d48097c13cf"
+                "5c4413c5befc793cc629934359d532d9"),
+            "multi30k/test_2016_flickr.de.gz": (
+                "test_2016_flickr.de.gz", "9204244e408ccb38d2a55cfcd344df15"
+                "005fc42a07a6e55ca6c52b6ababb8cc8"),
+        }),
+    "sst2": (
+        "clairett/pytorch-sentiment-classification/"
+        "457ffd83de90a9d6d472d8ffc31bbffe40a8b236/data/SST2/", {
+            "sst2/train.tsv": ("train.tsv", "ec192f833a64da08f475488a77b0d0b4"
+                               "7db47acd0f458bd18433fc793b569920"),
+            "sst2/dev.tsv": ("dev.tsv", "eddea6b39e601dd4e7a672b53cc40fdf"
+                             "6019fa80522f351206c24340ca5d9359"),
+            "sst2/test.tsv": ("test.tsv", "831169c7e2e429d6026e1bdbb542f33b"
+                              "636e3e596caad9602ebc953c205928b7"),
+        }),
+    "mr": (
+        "yoonkim/CNN_sentence/23e0e1f7355705bb083043fda05c031b15acb38c/", {
+            "rt-polarity/rt-polarity.neg": (
+                "rt-polarity.neg", "4ace77d558c3714723843f1d65b60c01"
+                "e3417b208180f0728808d76ad0eeeaca"),
+            "rt-polarity/rt-polarity.pos": (
+                "rt-polarity.pos", "2da124ec187a9d5a29c9f04e91c540e0"
+                "2baed5af8868f550a26bd6fd4dbf8bf0"),
+        }),
+}
+
+
+def parallel(source, target, name):
+    """Texts of two files, line by line a sentence and its translation, maybe packed.
+
+    Pairs with an empty line are left out, and counted on stderr. Raises UserError if
+    a file is not UTF-8, or has more lines than the other.
+    """
+    sources, targets = read_lines(source), read_lines(target)
+    if len(sources) != len(targets):
+        raise UserError(f"{source} has {len(sources):,} lines and {target} "
+                        f"{len(targets):,}: line by line they must be translations")
+    pairs = [(a, b) for a, b in zip(sources, targets) if a.strip() and b.strip()]
+    if len(pairs) < len(sources):
+        print(f"{name}: left out {len(sources) - len(pairs):,} pairs of {source} with "
+              "an empty line", file=sys.stderr)
+    return Texts(pairs, name)
+
+
+def read_lines(path, encoding="utf-8"):
+    """The lines of a text file, which may be packed by gzip."""
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {error}")
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            lines[number - 1] = line.decode(encoding).strip()
+        except UnicodeDecodeError:
+            raise UserError(f"{path}:{number}: this line is not {encoding.upper()}")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _sentence(thing, aspects, label, generator):
+    """One or two clauses; the last one has the opinion `label`."""
+    *before, last = aspects[:generator.choice([1, 2])]
+    clause = _clause(thing, last, label, generator)
+    for aspect in before:
+        joint = generator.choice(["and", "but"])
+        opinion = label if joint == "and" else 1 - label
+        clause = f"{_clause(thing, aspect, opinion, generator)} {joint} {clause}"
+    return clause
+
+
+def _clause(thing, aspect, opinion, generator):
+    """An opinion, 1 good or 0 bad, on an aspect of a thing."""
+    negated = generator.random() < 0.3
+    word = generator.choice(PRAISE if opinion != negated else BLAME)
+    verb = generator.choice(["was", "seemed", "felt"])
+    degree = generator.choice(DEGREES)
+    owner = generator.choice(["", f" of the {thing}"])
+    if negated:
+        verb, degree = {"was": "was not", "seemed": "never seemed",
+                        "felt": "never felt"}[verb], ""
+    return f"the {aspect}{owner} {verb} {degree}{word}"
+
+
+def _place(name, data_dir):
+    """Where a real set is, its files as their authors published them."""
+    folder, parts = FILES[name]
+
+    def download(place):
+        for file, (there, _) in parts.items():
+            (place / file).parent.mkdir(parents=True, exist_ok=True)
+            urlretrieve(f"{SOURCE}/{folder}{there}", place / file)
+
+    place = files.first(data_dir, list(parts)) or files.fetch(
+        download, name, data_dir, [Path(file) for file in parts])
+    for file, (_, digest) in parts.items():
+        files.verify(place / file, digest, "sha256")
+    return place

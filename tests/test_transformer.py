@@ -1,0 +1,360 @@
+"""The Transformer held against nn.Transformer, its paper and brute force."""
+
+import itertools
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import transformer
+from attention import attention_maps
+from lab import UserError, measure, text
+from transformer import BOS, EOS, PAD
+
+TINY = {"d_model": 16, "num_heads": 2, "num_layers": 2, "d_ff": 32, "dropout": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def lively(model):
+    """The model in evaluation; it does more than to repeat its last token."""
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            nn.init.normal_(module.weight)
+    return model.eval()
+
+
+def tiny(vocabulary=7, **options):
+    return lively(transformer.Translator(vocabulary, length=64, **TINY | options))
+
+
+def sentences(*lengths, vocabulary=7):
+    """Random tokens that end with EOS, PAD behind the shorter ones."""
+    rows = [torch.cat([torch.randint(3, vocabulary, (n - 1,)), torch.tensor([EOS])])
+            for n in lengths]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+
+
+def assert_same(ours, reference, what):
+    scale = reference.abs().max()
+    assert scale > 0, what
+    assert (ours - reference).abs().max() <= 1e-5 * scale, what
+
+
+# Against nn.Transformer
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+@pytest.mark.parametrize("norm_first", [False, True], ids=["post-norm", "pre-norm"])
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "unmasked"])
+def test_identical(norm_first, masked):
+    """Same parameters by name, outputs in eval and train mode, and gradients."""
+    reference = nn.Transformer(32, 4, 3, 3, 64, dropout=0.0, batch_first=True,
+                               norm_first=norm_first)
+    for weight in reference.parameters():
+        nn.init.normal_(weight, std=0.2)
+    ours = transformer.Transformer(32, 4, 3, 64, dropout=0.0, norm_first=norm_first)
+    ours.load_state_dict(reference.state_dict(), strict=True)
+    source, target = torch.randn(3, 7, 32), torch.randn(3, 5, 32)
+    allowed = torch.arange(7) < torch.tensor([[7], [4], [2]])
+    causal = torch.ones(5, 5, dtype=torch.bool).tril()
+    masks = (allowed[:, None, None], causal) if masked else ()
+    theirs = {"src_key_padding_mask": ~allowed, "memory_key_padding_mask": ~allowed,
+              "tgt_mask": ~causal} if masked else {}
+    for training in (False, True):
+        ours.train(training), reference.train(training)
+        output = ours(source, target, *masks)
+        expected = reference(source, target, **theirs)
+        assert_same(output, expected, f"training {training}")
+    chosen = torch.randn_like(output)
+    (output * chosen).sum().backward()
+    (expected * chosen).sum().backward()
+    for (name, weight), other in zip(ours.named_parameters(),
+                                     map(dict(reference.named_parameters()).get,
+                                         dict(ours.named_parameters()))):
+        assert_same(weight.grad, other.grad, f"gradient of {name}")
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_default_sizes_are_the_librarys():
+    with torch.device("meta"):
+        ours, reference = transformer.Transformer(), nn.Transformer()
+    shapes = {name: weight.shape for name, weight in reference.state_dict().items()}
+    assert {name: weight.shape for name, weight in ours.state_dict().items()} == shapes
+
+
+# Against the paper
+
+
+def test_published_sizes():
+    """Table 3 says 65 and 213 million; with its 37,000 tokens we count these."""
+    found = {build.__name__: transformer.facts()[f"{build.__name__}_parameters"] / 1e6
+             for build in (transformer.base, transformer.big)}
+    assert found["base"] == pytest.approx(65, rel=0.04)
+    assert found["big"] == pytest.approx(213, rel=0.01)
+
+
+def test_paper_has_no_norm_after_the_last_layer():
+    with torch.device("meta"):
+        stack = transformer.base().transformer
+    assert not stack.decoder.norm.state_dict() and len(stack.decoder.layers) == 6
+    norms = [m for m in stack.modules() if isinstance(m, nn.LayerNorm)]
+    assert len(norms) == 6 * 2 + 6 * 3
+
+
+def test_weights_are_tied():
+    model = tiny(vocabulary=11)
+    of_tokens = [name for name, p in model.named_parameters() if p.shape[0] == 11]
+    assert of_tokens == ["embedding.weight"]
+    source, target = sentences(4), sentences(3)
+    model(source, target)[0, 0, 9].backward()
+    assert model.embedding.weight.grad[9].any()
+
+
+def test_sinusoids():
+    """The formulas of section 3.5, one by one."""
+    table = transformer.sinusoids(40, 12).double()
+    for position, i in itertools.product([0, 1, 7, 39], range(6)):
+        angle = torch.tensor(position / 10_000 ** (2 * i / 12), dtype=torch.double)
+        assert table[position, 2 * i] == pytest.approx(angle.sin().item(), abs=1e-5)
+        assert table[position, 2 * i + 1] == pytest.approx(angle.cos().item(), abs=1e-5)
+
+
+def test_a_shift_is_a_linear_map():
+    """Section 3.5: row p + k is the same linear function of row p for every p."""
+    table = transformer.sinusoids(50, 8).double()
+    for k in (1, 9):
+        shift = torch.linalg.lstsq(table[:-k], table[k:]).solution
+        torch.testing.assert_close(table[:-k] @ shift, table[k:], atol=1e-4, rtol=0)
+
+
+def test_warm_up():
+    """Times the paper's peak it is eq. 3; it is highest at the last warm-up step."""
+    for step in (1, 100, 4000, 10_000):
+        rate = 512 ** -0.5 * min(step ** -0.5, step * 4000 ** -1.5)
+        peak = transformer.facts()["base_peak_learning_rate"]
+        assert peak * transformer.warm_up(step, 4000) == pytest.approx(rate)
+    rates = [transformer.warm_up(step, 60) for step in range(1, 200)]
+    assert max(rates) == rates[59] == 1
+
+
+def test_label_smoothing():
+    """Written out: 1 - e on the right token, e shared by all; PAD does not count."""
+    logits, target = torch.randn(2, 3, 5), torch.tensor([[3, 4, 2], [4, 2, PAD]])
+    log_p = logits.log_softmax(-1)
+    losses = [-(0.9 * log_p[b, t, target[b, t]] + 0.1 * log_p[b, t].mean())
+              for b, t in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]]
+    expected = torch.stack(losses).mean()
+    torch.testing.assert_close(transformer.translation_loss(logits, target), expected)
+
+
+# What a position may see
+
+
+def test_no_position_sees_those_after_it():
+    model, source = tiny(), sentences(5, 3)
+    target = sentences(6, 6)
+    changed = target.clone()
+    changed[:, 3:] = 5 + (target[:, 3:] == 5)
+    before, after = model(source, target), model(source, changed)
+    torch.testing.assert_close(before[:, :3], after[:, :3])
+    assert not torch.allclose(before[:, 3], after[:, 3])
+
+
+def test_padding_changes_nothing():
+    model, target = tiny(), sentences(4)
+    source = sentences(5)
+    padded = torch.cat([source, torch.full((1, 3), PAD)], dim=1)
+    torch.testing.assert_close(model(source, target), model(padded, target))
+
+
+def test_without_positions_the_order_of_the_source_is_lost():
+    source, target = sentences(6), sentences(4)
+    turned = source.flip(1)
+    model = tiny(kind="none")
+    torch.testing.assert_close(model(source, target), model(turned, target))
+    model = tiny()
+    assert not torch.allclose(model(source, target), model(turned, target))
+
+
+@pytest.mark.parametrize("kind", ["sinusoidal", "learned", "none"])
+def test_too_long_a_sentence(kind):
+    model = transformer.Translator(7, kind, length=5, **TINY)
+    assert model(sentences(5), sentences(5)).shape == (1, 5, 7)
+    with pytest.raises(UserError) as error:
+        model(sentences(6), sentences(5))
+    assert str(error.value) == (
+        "a sentence of 6 tokens is longer than the model's 5 positions")
+
+
+def test_only_learned_positions_are_parameters():
+    sizes = {kind: measure.parameters(transformer.Translator(7, kind, 5, **TINY))
+             for kind in ("sinusoidal", "learned", "none")}
+    assert sizes["learned"] - sizes["none"] == 5 * 16
+    assert sizes["sinusoidal"] == sizes["none"]
+
+
+def test_mixed_precision():
+    model = transformer.Translator(7, **TINY)
+    source, target = sentences(5, 3), sentences(4, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = transformer.translation_loss(model(source, target), target)
+        written = transformer.beam_search(model.eval(), source, beam=2, limit=4)
+    loss.backward()
+    assert loss.isfinite() and written.shape[0] == 2
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+# Writing a translation
+
+
+@pytest.mark.parametrize("options", [{}, {"norm_first": True}, {"kind": "learned"}],
+                         ids=["post-norm", "pre-norm", "learned"])
+def test_cached_equals_uncached(options):
+    """The same tokens, and before that the same logits at every step."""
+    model, source = tiny(vocabulary=30, **options), sentences(6, 2, 4, vocabulary=30)
+    target = torch.randint(3, 30, (3, 8))
+    with torch.no_grad():
+        whole = model(source, target)
+        state = model.start(source)
+        steps = [model.step(target[:, t], state) for t in range(8)]
+    torch.testing.assert_close(torch.stack(steps, 1), whole, atol=1e-4, rtol=1e-4)
+    cached, uncached = (transformer.greedy(model, source, 12, cached)
+                        for cached in (True, False))
+    assert torch.equal(cached, uncached) and len(cached.unique()) > 2
+
+
+def score(model, source, tokens, alpha):
+    """log P of a translation over its length penalty, by teacher forcing."""
+    target = torch.tensor([[BOS, *tokens[:-1]]])
+    logits = model(source, target)[0]
+    logits[:, [PAD, BOS]] = -torch.inf
+    log_p = logits.log_softmax(-1)
+    total = sum(log_p[t, token].item() for t, token in enumerate(tokens))
+    return total / ((5 + len(tokens)) / 6) ** alpha
+
+
+@pytest.mark.parametrize("alpha", [0, 0.6, 3])
+def test_beam_search_equals_exhaustive_search(alpha):
+    """With a beam that loses nothing, on 3 tokens and up to 4 of them."""
+    source, limit, found = sentences(3, 4, 2, vocabulary=5), 4, set()
+    words = [token for token in range(5) if token not in (PAD, BOS, EOS)]
+    every = [(*prefix, EOS) for n in range(limit)
+             for prefix in itertools.product(words, repeat=n)]
+    every += list(itertools.product(words, repeat=limit))   # cut off by the limit
+    for seed in range(12):
+        torch.manual_seed(seed)
+        model = tiny(vocabulary=5)
+        with torch.no_grad():
+            written = transformer.beam_search(
+                model, source, beam=100, alpha=alpha, limit=limit)
+            for row, tokens in zip(source, written.tolist()):
+                row = row[row != PAD][None]
+                best = max(every, key=lambda y: score(model, row, y, alpha))
+                assert tuple(t for t in tokens if t != PAD) == best
+                found.add(best)
+    assert len(found) > 2
+
+
+def test_a_beam_of_one_is_greedy():
+    model, source = tiny(vocabulary=30), sentences(6, 2, 4, vocabulary=30)
+    assert torch.equal(transformer.beam_search(model, source, beam=1, limit=9),
+                       transformer.greedy(model, source, limit=9))
+
+
+def test_a_wider_beam_finds_what_is_as_probable_or_more():
+    model, source = tiny(vocabulary=12), sentences(5, vocabulary=12)
+    scores = []
+    for beam in (1, 200):
+        tokens, = transformer.beam_search(model, source, beam, alpha=0, limit=4)
+        scores.append(score(model, source, tokens[tokens != PAD].tolist(), 0))
+    assert scores[1] >= scores[0]
+
+
+def test_length_penalty():
+    """Wu et al. 2016, eq. 14; without alpha there is none."""
+    assert transformer.length_penalty(7, alpha=0) == 1
+    assert transformer.length_penalty(7, alpha=0.6) == pytest.approx(2 ** 0.6)
+    model, source = tiny(vocabulary=5), sentences(4, 5, 3, 6, vocabulary=5)
+    short, long = ((transformer.beam_search(model, source, 50, alpha, 6) != PAD).sum()
+                   for alpha in (0, 5))
+    assert short < long
+
+
+def test_reorder_takes_rows_of_every_layer():
+    model, source = tiny(), sentences(4, 4)
+    state = transformer.reorder(model.start(source), torch.tensor([1, 1, 0]))
+    expected = model.start(source[[1, 1, 0]])
+    torch.testing.assert_close(state, expected)
+
+
+# From sentences to sentences
+
+
+@pytest.fixture(scope="module")
+def words():
+    return text.vocabulary(["one two three four five six"])
+
+
+def test_translate_keeps_the_order(words):
+    """Batches of any size, the shortest sentences first, give the same."""
+    torch.manual_seed(0)
+    model = tiny(words.get_vocab_size())
+    several = ["one two three", "four", "two two", "six five four three", "one"]
+    search = partial(transformer.greedy, limit=9)
+    single = [transformer.translate(model, words, [sentence], search)[0]
+              for sentence in several]
+    assert transformer.translate(model, words, several, search, batch=2) == single
+    assert len(set(single)) > 1 and not any("<" in sentence for sentence in single)
+
+
+def test_quality_counts_exact_translations(words, monkeypatch):
+    monkeypatch.setattr(transformer, "translate", lambda *args: ["a b", "c", "d"])
+    pairs = [("1", "a b"), ("2", "c"), ("3", "e")]
+    args = SimpleNamespace(metric="exact_match")
+    assert transformer.quality(None, words, pairs, args) == {"exact_match": 2 / 3}
+
+
+def test_quality_is_sacrebleus(words, monkeypatch):
+    import sacrebleu
+    written = ["a man is on the red ladder .", "two dogs run over a field of grass ."]
+    right = ["a man is on a red ladder .", "two dogs run across a field of grass ."]
+    monkeypatch.setattr(transformer, "translate", lambda *args: written)
+    found = transformer.quality(None, words, list(zip("12", right)),
+                                SimpleNamespace(metric="bleu"))
+    assert found["bleu"] == sacrebleu.corpus_bleu(written, [right]).score
+    assert "tok:13a" in found["signature"] and "case:mixed" in found["signature"]
+
+
+def test_alignment(words):
+    torch.manual_seed(0)
+    model = tiny(words.get_vocab_size())
+    source, written, weights = transformer.alignment(model, words, "three one two")
+    assert source == ["three", "one", "two", "end"]
+    assert weights.shape == (2, len(written), 4)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, len(written)))
+    with pytest.raises(UserError) as error:
+        transformer.alignment(model, words, "three wun two")
+    assert str(error.value) == "the model knows no word 'wun'"
+
+
+def test_attention_maps_are_of_the_model():
+    model = tiny()
+    with attention_maps(model) as maps:
+        model(sentences(5, 3), sentences(4, 4))
+    assert len(maps) == 2 + 2 * 2
+    across = maps["transformer.decoder.layers.1.multihead_attn"]
+    assert across.shape == (2, 2, 4, 5) and not across[1, :, :, 3:].any()
+    behind = maps["transformer.decoder.layers.0.self_attn"]
+    assert not behind.triu(1).any()
+
+
+def test_same_words():
+    """One of two sources with the same words, all of those with words of their own."""
+    pairs = [("one two", ""), ("two one", ""), ("three", ""), ("one two two", "")]
+    assert transformer.same_words(pairs, pairs) == (1 / 2 + 1 / 2 + 1 + 1) / 4
