@@ -35,6 +35,18 @@ def scaled_dot_product(query, key, value, mask=None):
 
 
 # %%
+def causal_mask(length, device=None):
+    """(T, T), True where attention is allowed: nothing looks at what comes later."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+# %%
+def padding_mask(tokens, padding=0):
+    """(B, 1, 1, S) of tokens (B, S), True where there is one and no padding."""
+    return (tokens != padding)[:, None, None]
+
+
+# %%
 class MultiHeadAttention(nn.Module):
     """num_heads attentions side by side, Vaswani et al. 2017, section 3.2.2.
 
