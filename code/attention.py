@@ -61,7 +61,7 @@ def padding_mask(tokens, padding=0):
 
 # %%
 def window_mask(length, reach, device=None):
-    """(T, T), True at most `reach` places away: Vaswani et al.'s restricted attention."""
+    """(T, T), True at most `reach` places away: restricted self-attention, table 1."""
     near = torch.ones(length, length, dtype=torch.bool, device=device)
     return near.tril(reach).triu(-reach)
 
@@ -129,7 +129,7 @@ class General(nn.Module):
 
 # %%
 class Content(nn.Module):
-    """b cos(q, k), Graves et al. 2014, section 3.3.1; the query gives the strength b."""
+    """b cos(q, k), Graves et al. 2014, section 3.3.1; the query says how sharp, b."""
 
     def __init__(self, embed_dim):
         super().__init__()
@@ -211,7 +211,7 @@ def reinforce(losses, weights, baseline):
 
 # %%
 class LocalMonotonic(nn.Module):
-    """local-m: word t looks at places t - reach to t + reach, Luong et al. 2015, 3.2."""
+    """local-m: word t looks at t - reach to t + reach: Luong et al. 2015, 3.2."""
 
     def __init__(self, score, reach):
         super().__init__()
@@ -420,15 +420,15 @@ MECHANISMS = {
     "scaled": lambda width: Attention(scaled_dot),
     "content": lambda width: Attention(Content(width)),
     "location": lambda width: Attention(Location(width, max_length=20)),
-    "local-m": lambda width: LocalMonotonic(General(width), reach=2),
-    "local-p": lambda width: LocalPredictive(General(width), width, reach=2),
+    "local_m": lambda width: LocalMonotonic(General(width), reach=2),
+    "local_p": lambda width: LocalPredictive(General(width), width, reach=2),
     "hard": lambda width: HardAttention(General(width)),
 }
 
 
 # %%
 def right(model, task, length, args):
-    """Shares of new sequences' letters written rightly, and of weight at their place."""
+    """Shares of letters that are right and of weight at their place, new sequences."""
     generator = torch.Generator().manual_seed(length)
     source, target, places = (part.to(args.device) for part in letters(
         task, args.samples, length, generator))
@@ -556,7 +556,7 @@ def trained_heads(num_heads, args, seed):
 
     history = training.fit(
         step, batches, args, seed=seed, name=f"attention-heads-{num_heads}-{seed}",
-        epochs=4 * args.epochs, validate=accuracy,
+        epochs=2 * args.epochs, validate=accuracy,
         save={"model": model, "optimizer": optimizer})
     return model.eval(), history
 
@@ -565,22 +565,25 @@ def trained_heads(num_heads, args, seed):
 # ## Figures and numbers
 
 # %%
-def maps(rows, height=figures.FULL[1]):
+def maps(rows, note=""):
     """Weights as maps: a row for each word written, a column for each word read.
 
     rows: lists of (title, role, read, written, weights (T, S), places). places (T):
     what to frame; read, written: words, those in capitals in the control's colour.
     """
-    figure, axis = figures.sheet((figures.FULL[0], height))
-    wide, high = figures.FULL[0] / max(map(len, rows)), height / len(rows)
-    for i, row in enumerate(rows):
+    figure, axis = figures.sheet()
+    wide, top = figures.FULL[0] / max(map(len, rows)), 0
+    for row in rows:
         for k, (title, role, *content) in enumerate(row):
             T, S = content[2].shape
-            cell = min((wide - 50) / S, (high - 76) / T)
-            x, y = k * wide + 26, i * high + 62
-            axis.text(x, y - 44, title, weight="bold", va="center_baseline",
-                      color=figures.color(role))
-            draw_map(axis, x, y, cell, *content)
+            cell = min((wide - 50) / S, 184 / T if len(rows) > 1 else 250 / T)
+            axis.text(k * wide + 26, top + 16, title, weight="bold",
+                      va="center_baseline", color=figures.color(role))
+            draw_map(axis, k * wide + 26, top + 60, cell, *content)
+        top += 60 + T * cell + 14
+    axis.text(26, top + 12, note, size=figures.SMALL, va="center_baseline",
+              color=figures.color("muted"))
+    figures.crop(figure, top + 24 * bool(note))
     return figure
 
 
@@ -617,7 +620,7 @@ def spelled(words, wanted=None):
 
 
 # %%
-def compare(task, mechanisms, args, columns):
+def compare(task, mechanisms, args):
     """Record each of {mechanism: title}, and draw where it looks in one example."""
     source, target, places = letters(
         task, 1, args.longest, torch.Generator().manual_seed(args.seed))
@@ -629,10 +632,11 @@ def compare(task, mechanisms, args, columns):
         results.record_runs(f"{task}_{mechanism}", histories, "accuracy", "alignment")
         mean = sum(history["accuracy"][-1] for history in histories) / args.runs
         words, weights = translate(found[0][0], source.to(args.device))
-        panels.append((f"{title}: {mean:.0%}", "control" if mechanism == "none"
-                       else "idea", spelled(source[0]), spelled(words[0].cpu(), target[0]),
-                       weights[0].cpu(), places[0].tolist()))
-    return maps([panels[i:i + columns] for i in range(0, len(panels), columns)])
+        role = "control" if mechanism == "none" else "idea"
+        panels.append((f"{title}: {mean:.0%}", role, spelled(source[0]), spelled(
+            words[0].cpu(), target[0]), weights[0].cpu(), places[0].tolist()))
+    return maps([panels[i:i + 4] for i in range(0, len(panels), 4)],
+                "framed: where the letter to write stands")
 
 
 # %%
@@ -679,22 +683,22 @@ def facts():
 # %% Arguments
 if __name__ == "__main__":
     args = cli.arguments(letters={
-        "epochs": 3, "batches": 80, "batch_size": 64, "lr": 0.02, "width": 32,
-        "shortest": 4, "longest": 10, "samples": 150, "runs": 3})
+        "epochs": 3, "batches": 70, "batch_size": 64, "lr": 0.02, "width": 32,
+        "shortest": 4, "longest": 10, "samples": 100, "runs": 3})
 
 # %% Who looks where, sorting
 if __name__ == "__main__":
     figure = compare("sort", {
         "additive": "additive", "dot": "dot", "general": "general",
         "scaled": "scaled dot", "content": "content (cosine)", "hard": "hard",
-        "location": "location", "local-p": "local-p"}, args, columns=4)
+        "location": "location", "local_p": "local-p"}, args)
     figures.save(figure, "attention-alignment-sort")
 
 # %% Who looks where, copying
 if __name__ == "__main__":
     figure = compare("copy", {
-        "none": "no attention", "location": "location", "local-m": "local-m",
-        "local-p": "local-p"}, args, columns=4)
+        "none": "no attention", "location": "location", "local_m": "local-m",
+        "local_p": "local-p"}, args)
     figures.save(figure, "attention-alignment-copy")
 
 # %% Longer inputs
@@ -719,6 +723,9 @@ if __name__ == "__main__":
     axis.text(args.longest + 0.2, 3, "longer than in training",
               color=figures.color("muted"), size=figures.SMALL)
     figures.label_lines(axis)
+    place, shares = lengths[4], [run[4] for run in runs]
+    figures.annotate(axis, place, sum(shares) / len(shares),
+                     "one vector has to hold all letters")
     figures.save(figure, "attention-length")
 
 # %% Softmax with and without scaling
@@ -727,7 +734,8 @@ if __name__ == "__main__":
     figure, axes = figures.panels(
         3, xlabel="width d", sharey=False,
         titles=["variance of scores", "largest of 32 weights", "slope of softmax"])
-    for title, role, score in [("q·k", "control", dot), ("q·k/√d", "idea", scaled_dot)]:
+    for title, role, score in [("q·k", "control", dot),
+                               ("q·k/√d", "idea", scaled_dot)]:
         runs = []
         for run in range(args.runs):
             torch.manual_seed(args.seed + run)
@@ -741,10 +749,12 @@ if __name__ == "__main__":
     for axis in axes:
         axis.set_xscale("log", base=2)
         axis.set_xticks([1, 16, 256], ["1", "16", "256"])
-        axis.set_ylim(bottom=0)
     axes[0].set_yscale("log")
+    for axis in axes[1:]:
+        axis.set_ylim(bottom=0)
     for axis in axes:
         figures.label_lines(axis)
+    figures.annotate(axes[2], 256, 0.117, "hardly any gradient\ncomes through")
     figures.save(figure, "attention-saturation")
 
 # %% Masks
@@ -758,7 +768,7 @@ if __name__ == "__main__":
     read = [*"abcdef··"]
     figures.save(maps([[
         (title, "ink", read, read, scaled_dot_product(query, key, value, mask)[1][0, 0])
-        for title, mask in kinds.items()]], height=270), "attention-masks")
+        for title, mask in kinds.items()]]), "attention-masks")
 
 # %% One head and several
 if __name__ == "__main__":
@@ -787,7 +797,7 @@ if __name__ == "__main__":
         for k, weights in enumerate(found["attention"][0].cpu()):
             title = "one head" if heads == 1 else f"head {k + 1} of {heads}"
             row.append((title, role, read, read, weights))
-    figures.save(maps([row], height=270), "attention-heads-maps")
+    figures.save(maps([row]), "attention-heads-maps")
 
 # %% What this run measured
 if __name__ == "__main__":
