@@ -37,31 +37,32 @@ from lab import cli, figures, measure, results, training
 
 # %%
 def masked_softmax(scores, mask=None):
-    """Weights over the last axis that sum to one; zero where the mask is False.
+    """Weights that sum to one over the last axis, zero where mask is False.
 
-    mask is broadcastable to the scores. A row that may attend to nothing is all zero.
+    mask is broadcastable to scores. Where it allows nothing, all are zero.
     """
     if mask is None:
         return scores.softmax(dim=-1)
-    lowest = torch.finfo(scores.dtype).min   # -inf gives NaN where all are masked
+    lowest = torch.finfo(scores.dtype).min   # -inf: NaN if all are masked
     return scores.masked_fill(~mask, lowest).softmax(dim=-1) * mask
 
 
 # %%
 def causal_mask(length, device=None):
-    """(T, T), True where attention is allowed: nothing looks at what comes later."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    """(T, T), True where allowed: no place looks at what comes later."""
+    allowed = torch.ones(length, length, dtype=torch.bool, device=device)
+    return allowed.tril()
 
 
 # %%
 def padding_mask(tokens, padding=0):
-    """(B, 1, 1, S) of tokens (B, S), True where there is one and no padding."""
+    """(B, 1, 1, S) of tokens (B, S), True where there is no padding."""
     return (tokens != padding)[:, None, None]
 
 
 # %%
 def window_mask(length, reach, device=None):
-    """(T, T), True at most `reach` places away: restricted self-attention, table 1."""
+    """(T, T), True at most `reach` places away: restricted attention."""
     near = torch.ones(length, length, dtype=torch.bool, device=device)
     return near.tril(reach).triu(-reach)
 
@@ -129,7 +130,7 @@ class General(nn.Module):
 
 # %%
 class Content(nn.Module):
-    """b cos(q, k), Graves et al. 2014, section 3.3.1; the query says how sharp, b."""
+    """b cos(q, k), Graves et al. 2014, section 3.3.1; b is the query's."""
 
     def __init__(self, embed_dim):
         super().__init__()
@@ -142,7 +143,7 @@ class Content(nn.Module):
 
 # %%
 class Location(nn.Module):
-    """W q: a score for each place, whatever stands there, Luong et al. 2015, 3.1.
+    """W q, whatever the keys are, Luong et al. 2015, section 3.1.
 
     Places from max_length on are never looked at.
     """
@@ -154,7 +155,7 @@ class Location(nn.Module):
     def forward(self, query, key):
         scores = self.places(query)               # (B, T, max_length)
         missing = key.shape[1] - scores.shape[-1]
-        return F.pad(scores, (0, missing), value=-torch.inf)  # cuts if it is negative
+        return F.pad(scores, (0, missing), value=-torch.inf)  # < 0 cuts
 
 
 # %% [markdown]
@@ -165,7 +166,7 @@ class Location(nn.Module):
 
 # %%
 class Attention(nn.Module):
-    """Soft and global: the mean of all values, weighted by softmax of the scores."""
+    """Soft and global: the mean of all values, weighted by softmax."""
 
     def __init__(self, score):
         super().__init__()
@@ -178,10 +179,10 @@ class Attention(nn.Module):
 
 # %%
 class HardAttention(nn.Module):
-    """One value, at a place drawn by the weights: Xu et al. 2015, section 4.1.
+    """The value of one place, drawn, Xu et al. 2015, section 4.1.
 
-    In evaluation the most probable place. The weights are one there and zero
-    elsewhere; their gradient is that of log p(place), for `reinforce`.
+    In evaluation the likeliest one. The weights are one there, else zero;
+    their gradient is that of log p(place), for `reinforce`.
     """
 
     def __init__(self, score):
@@ -191,9 +192,9 @@ class HardAttention(nn.Module):
     def forward(self, query, key, value, mask=None):
         p = masked_softmax(self.score(query, key), mask)
         if self.training:
-            place = p.flatten(0, 1).multinomial(1).unflatten(0, p.shape[:2])
+            place = p.flatten(0, 1).multinomial(1).view(*p.shape[:2], 1)
         else:
-            place = p.argmax(dim=-1, keepdim=True)           # (B, T, 1)
+            place = p.argmax(dim=-1, keepdim=True)    # (B, T, 1)
         chosen = torch.zeros_like(p).scatter(-1, place, 1)
         p_place = p.gather(-1, place)
         return chosen @ value, chosen * (p_place / p_place.detach())
@@ -201,17 +202,18 @@ class HardAttention(nn.Module):
 
 # %%
 def reinforce(losses, weights, baseline):
-    """The losses (B, T), with the gradient of their expectation over hard attention.
+    """The losses (B, T), with the gradient of their mean over all draws.
 
-    E[loss]' = E[loss' + (loss - baseline) (log p)'], after Xu et al. 2015, section 4.1.
+    E[loss]' = E[loss' + (loss - baseline) (log p)'], Xu et al. 2015, 4.1.
     weights (B, T, S): those of HardAttention.
     """
-    return losses + (losses.detach() - baseline) * (weights.sum(dim=-1) - 1)
+    surprise = losses.detach() - baseline
+    return losses + surprise * (weights.sum(dim=-1) - 1)
 
 
 # %%
 class LocalMonotonic(nn.Module):
-    """local-m: word t looks at t - reach to t + reach: Luong et al. 2015, 3.2."""
+    """local-m: word t looks at t +- reach, Luong et al. 2015, 3.2."""
 
     def __init__(self, score, reach):
         super().__init__()
@@ -219,8 +221,8 @@ class LocalMonotonic(nn.Module):
 
     def forward(self, query, key, value, mask=None):
         T, S = query.shape[1], key.shape[1]
-        steps, places = (torch.arange(n, device=key.device) for n in (T, S))
-        near = (places - steps[:, None]).abs() <= self.reach  # (T, S)
+        t, s = (torch.arange(n, device=key.device) for n in (T, S))
+        near = (s - t[:, None]).abs() <= self.reach          # (T, S)
         allowed = near if mask is None else near & mask
         weights = masked_softmax(self.score(query, key), allowed)
         return weights @ value, weights
@@ -228,10 +230,10 @@ class LocalMonotonic(nn.Module):
 
 # %%
 class LocalPredictive(nn.Module):
-    """local-p: a window around a predicted place p, Luong et al. 2015, section 3.2.
+    """local-p: a window around a predicted place, Luong et al. 2015, 3.2.
 
-    p = S sigmoid(v^T tanh(W q)); a Gaussian of deviation reach / 2 around p lets
-    gradients through to it, and the weights no longer sum to one.
+    It is S sigmoid(v^T tanh(W q)). The Gaussian around it, of deviation
+    reach / 2, lets gradients through; the weights no longer sum to one.
     """
 
     def __init__(self, score, embed_dim, reach):
@@ -244,18 +246,18 @@ class LocalPredictive(nn.Module):
     def forward(self, query, key, value, mask=None):
         S = key.shape[1]
         length = S if mask is None else mask.sum(dim=-1, keepdim=True)
-        centre = length * self.predict(query)                # (B, T, 1)
-        distance = (torch.arange(S, device=key.device) - centre).abs()
-        near = distance <= self.reach
-        weights = masked_softmax(
-            self.score(query, key), near if mask is None else near & mask)
+        centre = length * self.predict(query)         # (B, T, 1)
+        distance = torch.arange(S, device=key.device) - centre
+        near = distance.abs() <= self.reach           # (B, T, S)
+        allowed = near if mask is None else near & mask
+        weights = masked_softmax(self.score(query, key), allowed)
         weights = weights * torch.exp(-2 * (distance / self.reach) ** 2)
         return weights @ value, weights
 
 
 # %%
 class LastPlace(nn.Module):
-    """No attention: every word to write gets the last state, the control."""
+    """No attention, the control: every step gets the last state."""
 
     def forward(self, query, key, value):
         weights = query.new_zeros(*query.shape[:2], key.shape[1])
@@ -271,9 +273,9 @@ def scaled_dot_product(query, key, value, mask=None):
     """softmax(Q K^T / sqrt(d)) V, Vaswani et al. 2017, eq. 1.
 
     query (B, H, T, d), key and value (B, H, S, d), mask broadcastable to
-    (B, H, T, S), True where attention is allowed. Returns the mixed values
-    (B, H, T, d) and the weights (B, H, T, S), which sum to one over S; where
-    nothing is allowed both are zero.
+    (B, H, T, S), True where allowed. Returns the mixed values
+    (B, H, T, d) and the weights (B, H, T, S), which sum to one over S;
+    where nothing is allowed both are zero.
     """
     weights = masked_softmax(scaled_dot(query, key), mask)
     return weights @ value, weights
@@ -283,14 +285,15 @@ def scaled_dot_product(query, key, value, mask=None):
 class MultiHeadAttention(nn.Module):
     """num_heads attentions side by side, Vaswani et al. 2017, section 3.2.2.
 
-    query (B, T, D), key and value (B, S, D) -> (B, T, D); mask broadcastable to
-    (B, H, T, S), True where attention is allowed. Names as in nn.MultiheadAttention.
+    query (B, T, D), key and value (B, S, D) -> (B, T, D); mask broadcastable
+    to (B, H, T, S), True where allowed. Names as in nn.MultiheadAttention.
     """
 
     def __init__(self, embed_dim, num_heads, dropout=0.0):
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * embed_dim, embed_dim))
+        self.in_proj_weight = nn.Parameter(
+            torch.empty(3 * embed_dim, embed_dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * embed_dim))
         self.out_proj = nn.Linear(embed_dim, embed_dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
@@ -300,28 +303,21 @@ class MultiHeadAttention(nn.Module):
         return self.attend(*self.project(query, key, value), mask)
 
     def project(self, query, key, value):
-        """Queries (B, H, T, d), keys and values (B, H, S, d) of all heads."""
+        """Queries (B, H, T, d), keys and values (B, H, S, d) by head."""
+        weight, bias = self.in_proj_weight, self.in_proj_bias
         if query is key is value:    # one product instead of three
-            parts = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
+            parts = F.linear(query, weight, bias).chunk(3, dim=-1)
         else:
-            parts = [F.linear(x, weight, bias) for x, weight, bias in zip(
-                (query, key, value), self.in_proj_weight.chunk(3),
-                self.in_proj_bias.chunk(3))]
-        return [x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in parts]
+            parts = map(F.linear, (query, key, value), weight.chunk(3),
+                        bias.chunk(3))
+        return [x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+                for x in parts]
 
     def attend(self, query, key, value, mask=None):
-        """scaled_dot_product by torch's fused kernel, heads joined: (B, T, D)."""
+        """scaled_dot_product, by torch's fused kernel: (B, T, D)."""
         x = F.scaled_dot_product_attention(
             query, key, value, mask, dropout_p=self.dropout * self.training)
         return self.out_proj(x.transpose(1, 2).flatten(2))
-
-    def weights(self, query, key, value, mask=None):
-        """The weights (B, H, T, S) that forward uses, without dropout."""
-        return scaled_dot_product(*self.project(query, key, value), mask)[1]
-
-    def weights(self, query, key, value, mask=None):
-        """The weights (B, H, T, S) that forward uses, without dropout."""
-        return scaled_dot_product(*self.project(query, key, value), mask)[1]
 
     def weights(self, query, key, value, mask=None):
         """The weights (B, H, T, S) that forward uses, without dropout."""
@@ -331,7 +327,7 @@ class MultiHeadAttention(nn.Module):
 # %%
 @contextmanager
 def attention_maps(model):
-    """Inside, {name: weights (B, H, T, S)} of each MultiHeadAttention's latest call."""
+    """{name: weights (B, H, T, S)} of each MultiHeadAttention's last call."""
     maps = {}
 
     def watch(name):
@@ -355,12 +351,13 @@ def attention_maps(model):
 
 # %%
 def letters(task, count, length, generator):
-    """Different letters of 26, and the same copied or sorted.
+    """Different letters of 26, and the same, copied or sorted.
 
-    Returns source (B, S) in 1..26, target (B, T) and for each target word the place
-    where it stands in the source (B, T); T = S.
+    Returns source (B, S) in 1..26, target (B, T) and the place of each target
+    letter in the source (B, T); T = S.
     """
-    source = torch.rand(count, 26, generator=generator).argsort(dim=1)[:, :length] + 1
+    shuffled = torch.rand(count, 26, generator=generator).argsort(dim=1)
+    source = shuffled[:, :length] + 1
     if task == "sort":
         return source, *source.sort(dim=1)
     return source, source, torch.arange(length).expand(count, -1)
@@ -370,9 +367,9 @@ def letters(task, count, length, generator):
 class Translator(nn.Module):
     """Reads with one GRU, writes with another, and attends in between.
 
-    source (B, S) and the target (B, T) shifted by one -> logits (B, T, K) and weights
-    (B, T, S). As in Luong et al. 2015 the decoder's state is the query, but without
-    input feeding.
+    source (B, S) and target (B, T), shifted by one -> logits (B, T, K) and
+    weights (B, T, S). As in Luong et al. 2015 the decoder's state is the
+    query; their input feeding is left out.
     """
 
     def __init__(self, attention, embed_dim, vocabulary=27):
@@ -392,10 +389,10 @@ class Translator(nn.Module):
         return self.encoder(self.embedding(source))
 
     def write(self, shifted, states, last):
-        query, _ = self.decoder(self.embedding(shifted), last)   # (B, T, D)
+        query, _ = self.decoder(self.embedding(shifted), last)  # (B, T, D)
         context, weights = self.attention(query, states, states)
-        mixed = torch.tanh(self.combine(torch.cat([context, query], dim=-1)))
-        return self.output(mixed), weights
+        both = torch.cat([context, query], dim=-1)              # (B, T, 2D)
+        return self.output(torch.tanh(self.combine(both))), weights
 
 
 # %%
@@ -428,7 +425,7 @@ MECHANISMS = {
 
 # %%
 def right(model, task, length, args):
-    """Shares of letters that are right and of weight at their place, new sequences."""
+    """Shares of letters written right, and of weight where they stand."""
     generator = torch.Generator().manual_seed(length)
     source, target, places = (part.to(args.device) for part in letters(
         task, args.samples, length, generator))
@@ -481,18 +478,20 @@ def trained(task, mechanism, args, seed):
 
 # %%
 def softmax_jacobian(weights):
-    """d weights_i / d score_j = w_i (1[i = j] - w_j): (..., S) -> (..., S, S)."""
-    return weights.diag_embed() - weights[..., :, None] * weights[..., None, :]
+    """d w_i / d score_j = w_i (1[i = j] - w_j): (..., S) -> (..., S, S)."""
+    outer = weights[..., :, None] * weights[..., None, :]
+    return weights.diag_embed() - outer
 
 
 # %%
 def saturation(score, width, pairs=500, keys=32):
-    """Scores of random queries and keys of variance 1, and what softmax makes of them.
+    """Scores of queries and keys of variance 1, and softmax of them.
 
-    Returns {"variance" of the scores, mean "largest" weight, mean norm of softmax's
-    "jacobian"}.
+    Returns the "variance" of scores, the mean "largest" weight and the mean
+    norm of softmax's "jacobian".
     """
-    query, key = torch.randn(pairs, 1, width), torch.randn(pairs, keys, width)
+    query = torch.randn(pairs, 1, width)
+    key = torch.randn(pairs, keys, width)
     scores = score(query, key)
     weights = scores.softmax(dim=-1)
     jacobian = softmax_jacobian(weights).flatten(2)
@@ -503,9 +502,9 @@ def saturation(score, width, pairs=500, keys=32):
 
 # %%
 class Neighbours(nn.Module):
-    """Words (B, T) -> logits (B, 2, T, K) of the word before and the word after each.
+    """Words (B, T) -> logits (B, 2, T, K) of those before and after each.
 
-    One layer of attention sees all words and where they stand, nothing else.
+    One layer of attention, which sees words and where they stand.
     """
 
     def __init__(self, num_heads, length, embed_dim, vocabulary=26):
@@ -516,16 +515,17 @@ class Neighbours(nn.Module):
         self.output = nn.Linear(embed_dim, 2 * vocabulary)
 
     def forward(self, words):
-        x = self.words(words) + self.places                     # (B, T, D)
+        x = self.words(words) + self.places           # (B, T, D)
         logits = self.output(self.attention(x, x, x))
         return torch.stack(logits.chunk(2, dim=-1), dim=1)
 
 
 # %%
 def neighbours(count, length, generator):
-    """Random words in a ring (B, T), and those before and after each (B, 2, T)."""
+    """Words in a ring (B, T), and those before and after each (B, 2, T)."""
     words = torch.randint(26, (count, length), generator=generator)
-    return words, torch.stack([words.roll(1, dims=1), words.roll(-1, dims=1)], dim=1)
+    around = [words.roll(1, dims=1), words.roll(-1, dims=1)]
+    return words, torch.stack(around, dim=1)
 
 
 # %%
@@ -589,7 +589,7 @@ def maps(rows, note=""):
 
 # %%
 def draw_map(axis, x, y, cell, read, written, weights, places=()):
-    """One map of `maps`: its upper left corner (x, y) and the side of a cell."""
+    """One map of `maps`, its corner at (x, y), cells of `cell` pixels."""
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Rectangle
 
@@ -641,10 +641,10 @@ def compare(task, mechanisms, args):
 
 # %%
 def layer_costs(n, d, k=3, r=32):
-    """{layer: (operations, sequential steps, longest path)}, Vaswani et al., table 1.
+    """{layer: (operations, sequential steps, longest path)}, table 1.
 
-    n places of d numbers each; k: the kernel's width, r: the neighbourhood's. As in the
-    table, constant factors are left out.
+    Vaswani et al. 2017: n places of d numbers, kernels of k places,
+    neighbourhoods of r; as there, without constant factors.
     """
     return {
         "self_attention": (n * n * d, 1, 1),

@@ -80,7 +80,7 @@ def both(heads=H):
 
 
 def for_torch(mask, T, S):
-    """Ours as nn.MultiheadAttention has it: True where forbidden, heads in the batch."""
+    """As nn.MultiheadAttention has it: True where forbidden, heads in the batch."""
     return None if mask is None else ~mask.expand(B, H, T, S).flatten(0, 1)
 
 
@@ -154,7 +154,8 @@ def attend_fused(x, mask):
 
 
 def attend_soft(x, mask):
-    return attention.Attention(attention.Additive(D))(x[:, 0], x[:, 0], x[:, 0], mask)[0]
+    model, x = attention.Attention(attention.Additive(D)), x[:, 0]
+    return model(x, x, x, mask)[0]
 
 
 @pytest.mark.parametrize("attend", [attend_formula, attend_fused, attend_soft])
@@ -177,6 +178,19 @@ def test_nothing_allowed(attend, dtype):
         assert not output[..., 2, :].any()
 
 
+@pytest.mark.parametrize("need_weights, training", [(True, True), (False, False)])
+def test_nothing_allowed_in_torch(need_weights, training):
+    """There nn.MultiheadAttention's default gives NaN, and so does its fast path."""
+    _, theirs = both()
+    mask, x = torch.zeros(S, S, dtype=torch.bool), torch.randn(B, S, D)
+    mask[2] = True
+    with torch.no_grad():
+        output, _ = theirs.train(training)(x, x, x, attn_mask=mask,
+                                           need_weights=need_weights)
+    assert output[:, 2].isnan().all() and output[:, 3].isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection")
 def test_nothing_allowed_without_anomaly():
     """NaN does not even arise on the way: autograd's anomaly detection is silent."""
     x = torch.randn(B, H, S, D, requires_grad=True)
@@ -189,7 +203,8 @@ def test_nothing_allowed_without_anomaly():
 
 def test_a_nan_is_not_hidden():
     scores = torch.tensor([[1.0, math.nan, 2.0]])
-    assert attention.masked_softmax(scores, torch.tensor([True, True, False])).isnan().any()
+    mask = torch.tensor([True, True, False])
+    assert attention.masked_softmax(scores, mask).isnan().any()
 
 
 # Masks -----------------------------------------------------------------------
@@ -268,8 +283,8 @@ def concat(score, q, k):
 
 
 def content(score, q, k):
-    strength = torch.log(1 + torch.exp(score.strength.weight[0] @ q + score.strength.bias))
-    return strength[0] * (q @ k) / (q.norm() * k.norm())
+    raw = score.strength.weight[0] @ q + score.strength.bias[0]
+    return torch.log(1 + torch.exp(raw)) * (q @ k) / (q.norm() * k.norm())
 
 
 SCORES = {
@@ -291,13 +306,15 @@ def test_score(name):
     if isinstance(score, nn.Module):
         randomised(score)
     query, key = torch.randn(B, T, D), torch.randn(B, S, D)
-    expected = torch.tensor([[[formula(score, q, k) for k in keys] for q in queries]
-                             for queries, keys in zip(query, key)])
+    with torch.no_grad():
+        expected = torch.tensor([
+            [[formula(score, q, k) for k in keys] for q in queries]
+            for queries, keys in zip(query, key)])
     same(score(query, key), expected, 1e-4)
 
 
 def test_concat_is_additive():
-    """W [q; k] = W1 q + W2 k: Luong's concat is Bahdanau's score, cheaper to compute."""
+    """W [q; k] = W1 q + W2 k: Luong's concat is Bahdanau's score."""
     ours, theirs = randomised(attention.Concat(D)), attention.Additive(D)
     with torch.no_grad():
         theirs.query.weight.copy_(ours.joint.weight[:, :D])
@@ -327,10 +344,11 @@ def test_soft():
     query, key, value = (torch.randn(B, n, D) for n in (T, S, S))
     mask = torch.rand(B, T, S) < 0.7
     mask[..., 0] = True
-    context, weights = model(query, key, value, mask)
+    with torch.no_grad():
+        context, weights = model(query, key, value, mask)
     for b in range(B):
         for t in range(T):
-            scores = [model.score.key.weight @ k @ query[b, t] for k in key[b]]
+            scores = [model.score.key.weight.detach() @ k @ query[b, t] for k in key[b]]
             powers = [math.exp(score) * bool(allowed)
                       for score, allowed in zip(scores, mask[b, t])]
             mean = sum(power / sum(powers) * v for power, v in zip(powers, value[b]))
