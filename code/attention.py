@@ -327,7 +327,7 @@ class MultiHeadAttention(nn.Module):
 # %%
 @contextmanager
 def attention_maps(model):
-    """{name: weights (B, H, T, S)} of each MultiHeadAttention's last call."""
+    """{name: weights (B, H, T, S)} by MultiHeadAttention, of its last call."""
     maps = {}
 
     def watch(name):
@@ -336,9 +336,10 @@ def attention_maps(model):
             maps[name] = module.weights(*inputs, **options)
         return note
 
-    handles = [module.register_forward_pre_hook(watch(name), with_kwargs=True)
-               for name, module in model.named_modules()
-               if isinstance(module, MultiHeadAttention)]
+    handles = [
+        module.register_forward_pre_hook(watch(name), with_kwargs=True)
+        for name, module in model.named_modules()
+        if isinstance(module, MultiHeadAttention)]
     try:
         yield maps
     finally:
@@ -353,8 +354,8 @@ def attention_maps(model):
 def letters(task, count, length, generator):
     """Different letters of 26, and the same, copied or sorted.
 
-    Returns source (B, S) in 1..26, target (B, T) and the place of each target
-    letter in the source (B, T); T = S.
+    Returns source (B, S) in 1..26, target (B, T) and the place of each
+    target letter in the source (B, T); T = S.
     """
     shuffled = torch.rand(count, 26, generator=generator).argsort(dim=1)
     source = shuffled[:, :length] + 1
