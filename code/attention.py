@@ -327,7 +327,7 @@ class MultiHeadAttention(nn.Module):
 # %%
 @contextmanager
 def attention_maps(model):
-    """{name: weights (B, H, T, S)} by MultiHeadAttention, of its last call."""
+    """{name: weights (B, H, T, S)}: what each MultiHeadAttention last had."""
     maps = {}
 
     def watch(name):
