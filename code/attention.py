@@ -283,10 +283,11 @@ def scaled_dot_product(query, key, value, mask=None):
 
 # %%
 class MultiHeadAttention(nn.Module):
-    """num_heads attentions side by side, Vaswani et al. 2017, section 3.2.2.
+    """num_heads attentions side by side, Vaswani et al. 2017, 3.2.2.
 
-    query (B, T, D), key and value (B, S, D) -> (B, T, D); mask broadcastable
-    to (B, H, T, S), True where allowed. Names as in nn.MultiheadAttention.
+    query (B, T, D), key and value (B, S, D) -> (B, T, D); mask
+    broadcastable to (B, H, T, S), True where attention is allowed. Names
+    as in nn.MultiheadAttention.
     """
 
     def __init__(self, embed_dim, num_heads, dropout=0.0):
@@ -327,7 +328,7 @@ class MultiHeadAttention(nn.Module):
 # %%
 @contextmanager
 def attention_maps(model):
-    """{name: weights (B, H, T, S)}: what each MultiHeadAttention last had."""
+    """{name: weights (B, H, T, S)} of MultiHeadAttentions' last calls."""
     maps = {}
 
     def watch(name):
