@@ -366,6 +366,12 @@ def letters(task, count, length, generator):
 
 
 # %%
+def shift(target):
+    """The word before each word of target (B, T); before the first, 0."""
+    return F.pad(target[:, :-1], (1, 0))
+
+
+# %%
 class Translator(nn.Module):
     """Reads with one GRU, writes with another, and attends in between.
 
@@ -410,6 +416,14 @@ def translate(model, source):
 
 
 # %%
+@torch.no_grad()
+def follow(model, source, target):
+    """What it would write after each right word, and its weights there."""
+    logits, weights = model(source, shift(target))
+    return logits.argmax(dim=-1), weights
+
+
+# %%
 MECHANISMS = {
     "none": lambda width: LastPlace(),
     "additive": lambda width: Attention(Additive(width)),
@@ -427,11 +441,12 @@ MECHANISMS = {
 
 # %%
 def right(model, task, length, args):
-    """Shares of letters written right, and of weight where they stand."""
+    """Share of letters written right; of weight where the next one stands."""
     generator = torch.Generator().manual_seed(length)
     source, target, places = (part.to(args.device) for part in letters(
         task, args.samples, length, generator))
-    words, weights = translate(model.eval(), source)
+    words, _ = translate(model.eval(), source)
+    _, weights = follow(model, source, target)
     return {"accuracy": (words == target).float().mean().item(),
             "alignment": weights.gather(2, places[..., None]).mean().item()}
 
@@ -455,7 +470,7 @@ def trained(task, mechanism, args, seed):
     def step(batch):
         nonlocal baseline
         source, target, _ = batch
-        logits, weights = model(source, F.pad(target[:, :-1], (1, 0)))
+        logits, weights = model(source, shift(target))
         losses = F.cross_entropy(logits.transpose(1, 2), target, reduction="none")
         loss = losses.mean()
         optimizer.zero_grad()
@@ -633,12 +648,13 @@ def compare(task, mechanisms, args):
         histories = [history for _, history in found]
         results.record_runs(f"{task}_{mechanism}", histories, "accuracy", "alignment")
         mean = sum(history["accuracy"][-1] for history in histories) / args.runs
-        words, weights = translate(found[0][0], source.to(args.device))
+        words, weights = follow(found[0][0], source.to(args.device),
+                                target.to(args.device))
         role = "control" if mechanism == "none" else "idea"
         panels.append((f"{title}: {mean:.0%}", role, spelled(source[0]), spelled(
             words[0].cpu(), target[0]), weights[0].cpu(), places[0].tolist()))
     return maps([panels[i:i + 4] for i in range(0, len(panels), 4)],
-                "framed: where the letter to write stands")
+                "framed: where the letter to write stands; orange: a wrong letter")
 
 
 # %%

@@ -87,7 +87,7 @@ def translator(mechanism):
     """Four sequences to sort; hard attention has a loss of its own."""
     def batch():
         source, target, _ = attention.letters("sort", 4, 6, None)
-        return (source, F.pad(target[:, :-1], (1, 0))), target
+        return (source, attention.shift(target)), target
 
     return Case(lambda: attention.Translator(attention.MECHANISMS[mechanism](32), 32),
                 batch, drawn if mechanism == "hard" else per_place)

@@ -484,9 +484,14 @@ def test_translate(mechanism):
     model = attention.Translator(attention.MECHANISMS[mechanism](D), D).eval()
     source = torch.randint(1, 27, (3, 6))
     words, weights = attention.translate(model, source)
-    logits, again = model(source, F.pad(words[:, :-1], (1, 0)))
-    assert torch.equal(logits.argmax(-1), words)
+    found, again = attention.follow(model, source, words)
+    assert torch.equal(found, words)
     same(weights, again)
+
+
+def test_shift():
+    """A word sees those before it: the first sees none, the last word is not seen."""
+    assert attention.shift(torch.tensor([[7, 8, 9]])).tolist() == [[0, 7, 8]]
 
 
 def test_mechanisms_differ_in_their_score_only():
