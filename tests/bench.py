@@ -1,9 +1,9 @@
 """What the lectures cost in time and memory: npm run bench [-- PART ...].
 
-Parts: models, transformer, import, demos, preprocess, ready, build, live; without any,
-all. Medians are shown; what is compared runs in interleaved pairs, so that whatever
-else the machine does hits both, and the median is that of the pairs' ratios. An aim is
-met where the upper end of the bootstrap's 95 % interval meets it.
+Parts: models, attention, transformer, import, demos, preprocess, ready, build, live;
+without any, all. Medians are shown; what is compared runs in interleaved pairs, so that
+whatever else the machine does hits both, and the median is that of the pairs' ratios.
+An aim is met where the upper end of the bootstrap's 95 % interval meets it.
 """
 import os
 
@@ -137,6 +137,56 @@ def forward_and_backward(model, inputs):
     output = model(inputs)
     parts = output if isinstance(output, tuple) else (output,)  # auxiliary heads
     sum(part.sum() for part in parts).backward()
+
+
+ATTENTION_MEMORY = """
+import sys, torch
+from torch.nn.functional import scaled_dot_product_attention
+from attention import scaled_dot_product
+from lab.results import peak_memory
+
+def attend(n):
+    query, key, value = torch.randn(3, 2, 8, n, 64, requires_grad=True)
+    if sys.argv[1] == "fused":
+        output = scaled_dot_product_attention(query, key, value)
+    else:
+        output, _ = scaled_dot_product(query, key, value)
+    output.sum().backward()
+
+attend(8)
+before = peak_memory()
+attend(int(sys.argv[2]))
+print(peak_memory() - before)
+"""
+
+
+def attention():
+    """Ours over nn.MultiheadAttention with the same weights, and what weights cost."""
+    from attention import MultiHeadAttention
+    theirs = torch.nn.MultiheadAttention(512, 8, batch_first=True)
+    ours, x = MultiHeadAttention(512, 8), torch.randn(8, 256, 512)
+    ours.load_state_dict(theirs.state_dict())
+    models = [lambda x: ours(x, x, x), lambda x: theirs(x, x, x, need_weights=False)[0]]
+    for what, grad in [("forward", False), ("forward and backward", True)]:
+        ours.train(grad), theirs.train(grad)
+
+        def step(model):
+            with torch.set_grad_enabled(grad):
+                output = model(x).sum()
+            if grad:
+                output.backward()
+
+        ours_seconds, their_seconds = alternate(
+            *(lambda model=model: wall_time(step, model) for model in models), pairs=40)
+        report(f"multi-head attention over torch's, {what}", "x",
+               ours_seconds / their_seconds, aim=1.05)
+    for n in [512, 2048]:
+        fused, spelled_out = alternate(
+            *(lambda way=way: int(run(sys.executable, "-c", ATTENTION_MEMORY, way,
+                                      str(n), cwd=ROOT / "code"))
+              for way in ["fused", "spelled out"]), pairs=3)
+        report(f"attention, {n} places, peak memory, fused", "MiB", fused)
+        report(f"attention, {n} places, peak memory, spelled out", "MiB", spelled_out)
 
 
 def transformers():
@@ -471,9 +521,9 @@ def bare_call():
     manager.shutdown_kernel(now=True)
 
 
-PARTS = {"models": models, "transformer": transformers, "import": imports,
-         "demos": demos, "preprocess": preprocess, "ready": ready, "build": build,
-         "live": live}
+PARTS = {"models": models, "attention": attention, "transformer": transformers,
+         "import": imports, "demos": demos, "preprocess": preprocess, "ready": ready,
+         "build": build, "live": live}
 
 if __name__ == "__main__":
     unknown = [name for name in sys.argv[1:] if name not in PARTS]

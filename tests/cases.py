@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import alexnet
+import attention
 import convnext
 import googlenet
 import grad_cam
@@ -58,6 +59,41 @@ def inceptions(network):
                 partial(images, channels=3, size=64), googlenet.googlenet_loss)
 
 
+def self_attention():
+    """Random sentences, and for each place a class."""
+    x = torch.randn(4, 6, 32)
+    return (x, x, x), torch.randint(32, (4, 6))
+
+
+def per_place(output, target):
+    """Cross-entropy of logits (B, T, K), alone or first of what a model returns."""
+    logits = output[0] if isinstance(output, tuple) else output
+    return F.cross_entropy(logits.flatten(0, -2), target.flatten())
+
+
+def around():
+    """Words, and those before and after each."""
+    words, neighbours = attention.neighbours(4, 6, None)
+    return (words,), neighbours
+
+
+def drawn(output, target):
+    """The loss of hard attention: its value is the loss of the places drawn."""
+    logits, weights = output
+    losses = F.cross_entropy(logits.transpose(1, 2), target, reduction="none")
+    return attention.reinforce(losses, weights, baseline=losses.detach().mean()).mean()
+
+
+def sorter(mechanism):
+    """Four sequences to sort; hard attention has a loss of its own."""
+    def batch():
+        source, target, _ = attention.letters("sort", 4, 6, None)
+        return (source, attention.shift(target)), target
+
+    return Case(lambda: attention.Translator(attention.MECHANISMS[mechanism](32), 32),
+                batch, drawn if mechanism == "hard" else per_place)
+
+
 def pairs(vocabulary=12, length=6):
     """Random tokens of sources and targets: ((source, target), what comes next)."""
     source, target = (torch.randint(3, vocabulary, (4, length + i)) for i in range(2))
@@ -72,6 +108,12 @@ def translator(**options):
 
 
 CASES = {
+    "attention.MultiHeadAttention": Case(
+        partial(attention.MultiHeadAttention, 32, 4), self_attention, per_place),
+    **{f"attention.Translator {mechanism}": sorter(mechanism)
+       for mechanism in attention.MECHANISMS},
+    "attention.Neighbours": Case(
+        partial(attention.Neighbours, 4, length=6, embed_dim=32), around, per_place),
     "convnext.ConvNeXt": Case(
         partial(convnext.ConvNeXt, (1, 2), (8, 16), drop_probability=0.1,
                 num_classes=10), partial(images, channels=3, size=32)),
