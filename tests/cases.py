@@ -21,6 +21,7 @@ import layers
 import lenet
 import resnet
 import vgg
+import vit
 
 
 def images(channels, size, classes=10, samples=4):
@@ -55,6 +56,12 @@ def inceptions(network):
              for name, widths in googlenet.TABLE1.items()}
     return Case(partial(network, num_classes=10, table=table),
                 partial(images, channels=3, size=64), googlenet.googlenet_loss)
+
+
+def transformer(**options):
+    return Case(partial(vit.VisionTransformer, patch_size=4, depth=2, hidden_dim=16,
+                        num_heads=2, mlp_dim=32, num_classes=10, image_size=16,
+                        **options), partial(images, channels=3, size=16))
 
 
 CASES = {
@@ -117,6 +124,11 @@ CASES = {
     "resnet.ResNet BottleneckV1": imagenet(resnet.BottleneckV1),
     "vgg.VGG": Case(
         lambda: vgg.VGG(vgg.make_layers([8, "M", (16, 1), "LRN"]), 10, hidden_size=64),
+        partial(images, channels=3, size=16)),
+    "vit.VisionTransformer": transformer(),
+    "vit.VisionTransformer dropout": transformer(dropout=0.1),
+    "vit.VisionTransformer bag": Case(
+        lambda: vit.without_positions(transformer().build()),
         partial(images, channels=3, size=16)),
     "vgg.SmallVGG": Case(partial(vgg.small_vgg, in_channels=1, width=8),
                          partial(images, channels=1, size=16)),
