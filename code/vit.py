@@ -11,8 +11,9 @@
 #   ACL 2020. [arXiv:2005.00928](https://arxiv.org/abs/2005.00928)
 # - **Idea**: cut the picture into patches and read them as a Transformer reads words;
 #   what a convolution knows of pictures is left to be learned.
-# - **Demo**: TO DO
-# - **Time**: about 55 s on 2 CPU cores
+# - **Demo**: a ViT against a CNN of equal multiply-adds on more and more digits, on
+#   moved ones and on puzzles; attention rollout; what the positions have learned.
+# - **Time**: about 50 s on 2 CPU cores
 
 # %%
 from collections import OrderedDict
@@ -221,6 +222,7 @@ def network(kind, args, in_channels):
     model = VisionTransformer(
         args.patch_size, args.depth, args.hidden_dim, args.num_heads,
         4 * args.hidden_dim, 10, args.size, in_channels)
+    nn.init.normal_(model.encoder.pos_embedding, std=args.position_std)
     return without_positions(model) if kind == "bag" else model
 
 
@@ -247,6 +249,15 @@ def sizes(args):
 
 
 # %%
+def shifted(test, pixels):
+    """The pictures of a test set, moved to the right; the darkest value comes in."""
+    pictures, labels = test.tensors
+    dark = pictures.min()
+    moved = F.pad(pictures - dark, (pixels, -pixels)) + dark
+    return data.Images(moved, labels, test.classes, test.name, test.mean, test.std)
+
+
+# %%
 @cache
 def trained(kind, samples, shuffled, args, seed):
     """A network after training on so many samples, and its history."""
@@ -260,6 +271,14 @@ def trained(kind, samples, shuffled, args, seed):
 
 
 # %%
+def untrained(args, seed):
+    """A ViT before its first step, as `trained` begins with it."""
+    train, _ = data.load(args, size=args.size)
+    torch.manual_seed(seed)
+    return network("vit", args, len(train[0][0])).to(args.device)
+
+
+# %%
 def accuracies(kind, samples, args, shuffled=False):
     """Test accuracy (%) after training, for each seed; recorded as well."""
     histories = [trained(kind, samples, shuffled, args, args.seed + run)[1]
@@ -267,6 +286,53 @@ def accuracies(kind, samples, args, shuffled=False):
     results.record_runs(f"{kind}{samples}{'_shuffled' * shuffled}", histories,
                         "accuracy")
     return [100 * history["accuracy"][-1] for history in histories]
+
+
+# %% [markdown]
+# ## Figures
+
+# %%
+def as_words(picture, patch_size):
+    """How a picture (H, W) or (H, W, 3) is read: a class token, then its patches."""
+    n, side, step = len(picture) // patch_size, 52, 68
+    patches = rearrange(picture, "(h p) (w q) ... -> (h w) p q ...", h=n, w=n)
+    figure, axis = figures.sheet()
+    figures.crop(figure, 420)
+
+    def show(patch, x, y, side):
+        axis.imshow(patch, extent=(x, x + side, y + side, y), vmin=0, vmax=1,
+                    aspect="auto")
+
+    for i, patch in enumerate(patches):
+        show(patch, i % n * 240 / n, i // n * 240 / n, 240 / n - 6)
+    for line, text in enumerate([
+            f"{len(patches)} patches of {patch_size}×{patch_size} pixels",
+            "one matrix makes a vector of each of them",
+            "plus a vector that is learned for each place",
+            "with a class token in front: from it comes the answer"]):
+        axis.text(300, 48 + 48 * line, text, va="center_baseline")
+    for place in range(17):
+        x = place * step
+        if place:
+            show(patches[place - 1], x, 300, side)
+        else:
+            axis.text(x + side / 2, 326, "class", ha="center", va="center_baseline",
+                      color=figures.color("idea"), weight="bold", size=18)
+        axis.text(x + side / 2, 384, f"+{place}", ha="center", size=figures.SMALL,
+                  color=figures.color("idea"))
+    return figure
+
+
+# %%
+def tiles(axis, similarity):
+    """Draw maps (n, n, n, n) side by side: blue is alike, vermilion opposite."""
+    from matplotlib.colors import LinearSegmentedColormap
+    colors = [figures.color(role) for role in ("control", "paper", "idea")]
+    maps = similarity.cpu().repeat_interleave(4, 2).repeat_interleave(4, 3)
+    maps = F.pad(maps, (1, 1, 1, 1), value=float("nan"))
+    axis.imshow(rearrange(maps, "r c h w -> (r h) (c w)").numpy(), vmin=-1, vmax=1,
+                cmap=LinearSegmentedColormap.from_list("alike", colors))
+    axis.axis("off")
 
 
 # %%
@@ -280,6 +346,16 @@ def facts():
         values[f"{name}_parameters"] = measure.parameters(model)
         values[f"{name}_multiply_adds"] = measure.multiply_adds(model, (1, 3, 224, 224))
         values[f"{name}_patches"] = model.encoder.pos_embedding.shape[1] - 1
+    for name in ["vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32"]:
+        values[f"{name}_accuracy"] = weights.published_accuracy(name)
+    for name in ["vit_b_16", "vit_l_16", "vit_h_14"]:   # pre-trained on more pictures
+        values[f"{name}_swag_accuracy"] = weights.published_accuracy(
+            name, "IMAGENET1K_SWAG_LINEAR_V1")
+    with torch.device("meta"):
+        large = vit_b_16(image_size=384)
+    values["vit_b_16_384_patches"] = large.encoder.pos_embedding.shape[1] - 1
+    values["vit_b_16_384_multiply_adds"] = measure.multiply_adds(
+        large, (1, 3, 384, 384))
     return values
 
 
@@ -290,14 +366,15 @@ def facts():
 if __name__ == "__main__":
     args = cli.arguments(
         weights=["imagenet"], image=True,
-        digits={"epochs": 7, "batch_size": 32, "lr": 0.005, "weight_decay": 0.05,
+        digits={"epochs": 6, "batch_size": 32, "lr": 0.005, "weight_decay": 0.05,
                 "augment": False, "size": 16, "patch_size": 4, "depth": 2,
                 "hidden_dim": 32, "num_heads": 2, "cnn_width": 6, "runs": 3,
-                "samples": [50, 250, 1400]},
+                # paper: 0.02, from which 300 steps do not get far
+                "position_std": 0.3, "samples": [50, 250, 1400]},
         cifar10={"epochs": 20, "batch_size": 64, "lr": 0.003, "weight_decay": 0.05,
                  "augment": True, "size": 32, "patch_size": 4, "depth": 4,
                  "hidden_dim": 48, "num_heads": 3, "cnn_width": 14, "runs": 1,
-                 "samples": [300, 1000, 3000, 10_000]})
+                 "position_std": 0.02, "samples": [300, 1000, 3000, 10_000]})
     if args.weights:
         weights.classify(vit_b_16(), "vit_b_16", args, attention_rollout,
                          title="attention rollout")
@@ -306,32 +383,69 @@ if __name__ == "__main__":
 # %% A picture as words
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    _, puzzle = sets(args, args.samples[0], shuffled=True)
-    shown = range(8)
-    figures.save(figures.images({
-        "picture": [test.picture(i) for i in shown],
-        "shuffled": [puzzle.picture(i) for i in shown]}), "vit-shuffled-pictures")
+    figures.save(as_words(test.picture(0), args.patch_size), "vit-words")
 
 # %% Inductive bias as a curve
 if __name__ == "__main__":
     figure, (axis,) = figures.panels(
         xlabel="training samples", ylabel="test accuracy (%)")
     axis.set_xscale("log")
+    axis.set_xticks(sizes(args), [f"{n:,}" for n in sizes(args)])
+    axis.minorticks_off()
+    image = data.load(args, size=args.size)[0][0][0]
     for kind, role, label in [("cnn", "control", "CNN"), ("vit", "idea", "ViT")]:
+        model = network(kind, args, len(image))
+        results.record(f"{kind}_parameters", measure.parameters(model))
+        results.record(f"{kind}_multiply_adds",
+                       measure.multiply_adds(model, (1, *image.shape)))
         runs = [accuracies(kind, samples, args) for samples in sizes(args)]
-        figures.band(axis, sizes(args), list(zip(*runs)), role, label, marker="o")
+        figures.band(axis, sizes(args), list(zip(*runs)), role, label, marker="o",
+                     clip_on=False)
     figures.label_lines(axis)
     figures.save(figure, "vit-samples")
 
-# %% Shuffled patches
+# %% Moved digits
+if __name__ == "__main__":
+    _, test = data.load(args, size=args.size)
+    pixels = range(args.patch_size + 1)
+    figure, (axis,) = figures.panels(
+        xlabel=f"shift to the right (pixels of {args.size})",
+        ylabel="test accuracy (%)")
+    axis.set_xticks(pixels)
+    for kind, role, label in [("cnn", "control", "CNN"), ("vit", "idea", "ViT")]:
+        models = [trained(kind, sizes(args)[-1], False, args, args.seed + run)[0]
+                  for run in range(args.runs)]
+        runs = [[100 * training.evaluate(model, shifted(test, k), args)["accuracy"]
+                 for k in pixels] for model in models]
+        figures.band(axis, pixels, runs, role, label)
+        for k, values in zip(pixels, zip(*runs)):
+            results.record(f"{kind}_shift{k}_accuracy", sum(values) / 100 / args.runs)
+    figures.label_lines(axis)
+    figures.annotate(axis, pixels[2], sum(values[2] for values in runs) / args.runs,
+                     "neither has seen a moved digit,\nthe ViT minds it more")
+    figures.save(figure, "vit-shift")
+
+# %% Pictures as puzzles
+if __name__ == "__main__":
+    _, test = data.load(args, size=args.size)
+    _, puzzles = sets(args, args.samples[0], shuffled=True)
+    shown = range(8)
+    figures.save(figures.images({
+        "as it is": [test.picture(i) for i in shown],
+        "shuffled": [puzzles.picture(i) for i in shown]}), "vit-puzzles")
+
+# %% Trained on puzzles
 if __name__ == "__main__":
     figure, (axis,) = figures.panels(ylabel="test accuracy (%)")
-    axis.set_xticks([0, 1], ["as they are", "patches shuffled"])
+    axis.set_xticks([0, 1], ["pictures", "puzzles"])
     for kind, role, label in [("cnn", "control", "CNN"), ("vit", "idea", "ViT"),
                               ("bag", "muted", "ViT without positions")]:
-        runs = [accuracies(kind, sizes(args)[-1], args, shuffled)
-                for shuffled in (False, True)]
-        figures.band(axis, [0, 1], list(zip(*runs)), role, label, marker="o")
+        pictures = accuracies(kind, sizes(args)[-1], args)
+        puzzles = pictures  # the same bags
+        if kind != "bag":
+            puzzles = accuracies(kind, sizes(args)[-1], args, shuffled=True)
+        figures.band(axis, [0, 1], list(zip(pictures, puzzles)), role, label,
+                     marker="o", clip_on=False)
     figures.label_lines(axis)
     figures.save(figure, "vit-shuffled")
 
@@ -339,19 +453,28 @@ if __name__ == "__main__":
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     model, _ = trained("vit", sizes(args)[-1], False, args, args.seed)
-    torch.manual_seed(args.seed)
-    untrained = network("vit", args, len(test[0][0])).to(args.device)
-    shown = range(8)
-    figures.save(figures.images(
-        {"picture": [test.picture(i) for i in shown]}
-        | {name: [figures.heated(test.picture(i), attention_rollout(
-            network_, test[i][0].to(args.device))) for i in shown]
-           for name, network_ in [("trained", model), ("untrained", untrained)]}),
-        "vit-rollout")
+    rows, shown = {"picture": [test.picture(i) for i in range(8)]}, test.first(8)
+    for title, looking in [("trained", model),
+                           ("untrained", untrained(args, args.seed))]:
+        heats = [attention_rollout(looking, image.to(args.device)).cpu()
+                 for image, _ in shown]
+        rows[title] = [figures.heated(picture, heat)
+                       for picture, heat in zip(rows["picture"], heats)]
+    figures.save(figures.images(rows), "vit-rollout")
 
 # %% Position embeddings
 if __name__ == "__main__":
-    pass
+    seeds = range(args.seed, args.seed + args.runs)
+    networks = {
+        "untrained": [untrained(args, seed) for seed in seeds],
+        "trained": [trained("vit", sizes(args)[-1], False, args, seed)[0]
+                    for seed in seeds]}
+    figure, axes = figures.panels(2, titles=list(networks), roles=["control", "idea"])
+    for axis, (title, models) in zip(axes, networks.items()):
+        found = [nearness(position_similarity(model)) for model in models]
+        results.record(f"{title}_nearness", sum(found) / len(found))
+        tiles(axis, position_similarity(models[0]))
+    figures.save(figure, "vit-positions")
 
 # %% What this run measured
 if __name__ == "__main__":
