@@ -332,7 +332,8 @@ def tiles(axis, similarity):
     maps = F.pad(maps, (1, 1, 1, 1), value=float("nan"))
     axis.imshow(rearrange(maps, "r c h w -> (r h) (c w)").numpy(), vmin=-1, vmax=1,
                 cmap=LinearSegmentedColormap.from_list("alike", colors))
-    axis.axis("off")
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
 
 
 # %%

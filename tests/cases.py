@@ -58,10 +58,14 @@ def inceptions(network):
                 partial(images, channels=3, size=64), googlenet.googlenet_loss)
 
 
-def transformer(**options):
-    return Case(partial(vit.VisionTransformer, patch_size=4, depth=2, hidden_dim=16,
-                        num_heads=2, mlp_dim=32, num_classes=10, image_size=16,
-                        **options), partial(images, channels=3, size=16))
+def vision_transformer(change=lambda model: model, **options):
+    def build():
+        model = vit.VisionTransformer(
+            patch_size=4, depth=2, hidden_dim=16, num_heads=2, mlp_dim=32,
+            num_classes=10, image_size=16, **options)
+        nn.init.normal_(model.heads.head.weight)  # at zero it holds gradients back
+        return change(model)
+    return Case(build, partial(images, channels=3, size=16))
 
 
 CASES = {
@@ -125,11 +129,9 @@ CASES = {
     "vgg.VGG": Case(
         lambda: vgg.VGG(vgg.make_layers([8, "M", (16, 1), "LRN"]), 10, hidden_size=64),
         partial(images, channels=3, size=16)),
-    "vit.VisionTransformer": transformer(),
-    "vit.VisionTransformer dropout": transformer(dropout=0.1),
-    "vit.VisionTransformer bag": Case(
-        lambda: vit.without_positions(transformer().build()),
-        partial(images, channels=3, size=16)),
     "vgg.SmallVGG": Case(partial(vgg.small_vgg, in_channels=1, width=8),
                          partial(images, channels=1, size=16)),
+    "vit.VisionTransformer": vision_transformer(),
+    "vit.VisionTransformer dropout": vision_transformer(dropout=0.1),
+    "vit.VisionTransformer bag": vision_transformer(vit.without_positions),
 }

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 from einops import rearrange
+from torch import nn
 
 import vit
 from attention import attention_maps
@@ -24,7 +25,7 @@ def seed():
 def model():
     """A small ViT whose head is no longer zero."""
     model = vit.VisionTransformer(depth=2, **SMALL)
-    torch.nn.init.normal_(model.heads.head.weight)
+    nn.init.normal_(model.heads.head.weight)
     return model.eval()
 
 
@@ -71,17 +72,13 @@ def test_initialisation():
         assert torch.equal(ours[key], value), key
 
 
-def test_dropout(images):
-    """At torchvision's places: with the same seed the same values are dropped."""
-    reference = torchvision.models.VisionTransformer(num_layers=2, dropout=0.3, **SMALL)
-    torch.nn.init.normal_(reference.heads.head.weight)
+def test_dropout():
+    """At torchvision's places, none of them within attention."""
     ours = vit.VisionTransformer(depth=2, dropout=0.3, **SMALL)
-    ours.load_state_dict(reference.state_dict())
-    outputs = []
-    for model in (ours, reference):
-        torch.manual_seed(1)
-        outputs.append(model.train()(images))
-    torch.testing.assert_close(*outputs)
+    reference = torchvision.models.VisionTransformer(num_layers=2, dropout=0.3, **SMALL)
+    places = [{name: module.p for name, module in model.named_modules()
+               if isinstance(module, nn.Dropout)} for model in (ours, reference)]
+    assert places[0] == places[1] and len(places[0]) == 7
 
 
 def test_a_bag_of_patches(model, images):
@@ -126,14 +123,14 @@ def test_attention_rollout(model, images):
     heat = vit.attention_rollout(model, images[0])
     assert heat.shape == (16, 16) and heat.max() == 1 and heat.min() >= 0
     coarse = flow[0, 1:].view(1, 1, 4, 4)
-    fine = torch.nn.functional.interpolate(coarse, (16, 16), mode="bilinear")[0, 0]
+    fine = nn.functional.interpolate(coarse, (16, 16), mode="bilinear")[0, 0]
     torch.testing.assert_close(heat, fine / fine.max())
 
 
 def test_attention_rollout_of_blind_attention(model, images):
     """Where all tokens look everywhere alike, so does the rollout."""
     for block in model.encoder.layers:
-        torch.nn.init.zeros_(block.self_attention.in_proj_weight)
+        nn.init.zeros_(block.self_attention.in_proj_weight)
     torch.testing.assert_close(vit.attention_rollout(model, images[0]),
                                torch.ones(16, 16))
 
@@ -150,7 +147,7 @@ def test_position_similarity(model):
 
 
 def test_nearness():
-    """High for embeddings that know the grid, nothing for random ones, -1 if reversed."""
+    """1 where the nearer are the more alike, 0 for random ones, -1 if reversed."""
     model = vit.VisionTransformer(depth=1, **{**SMALL, "image_size": 32})
     assert abs(vit.nearness(vit.position_similarity(model))) < 0.2
     places = torch.cartesian_prod(torch.arange(8), torch.arange(8)).float()
@@ -170,7 +167,7 @@ def test_sets_and_shifts():
     assert torch.equal(train.tensors[1][:50], full.tensors[1][:50])
     assert torch.equal(test.tensors[0], expected.tensors[0])
     moved = vit.shifted(test, 3).tensors[0]
-    assert torch.equal(moved[..., 3:], test.tensors[0][..., :-3])
+    torch.testing.assert_close(moved[..., 3:], test.tensors[0][..., :-3])
     assert (moved[..., :3] == test.tensors[0].min()).all()
 
 
