@@ -46,6 +46,7 @@ COUNTERPARTS = [
     ("resnet", "resnet18", "resnet18", (4, 3, 224, 224)),
     ("resnet", "resnet50", "resnet50", (2, 3, 224, 224)),
     ("convnext", "convnext_tiny", "convnext_tiny", (2, 3, 224, 224)),
+    ("vit", "vit_b_16", "vit_b_16", (1, 3, 224, 224)),
 ]
 
 # The table -------------------------------------------------------------------

@@ -23,6 +23,7 @@ import lenet
 import resnet
 import transformer
 import vgg
+import vit
 
 
 def images(channels, size, classes=10, samples=4):
@@ -107,6 +108,16 @@ def translator(**options):
         partial(transformer.translation_loss, smoothing=0))
 
 
+def vision_transformer(change=lambda model: model, **options):
+    def build():
+        model = vit.VisionTransformer(
+            patch_size=4, depth=2, hidden_dim=16, num_heads=2, mlp_dim=32,
+            num_classes=10, image_size=16, **options)
+        nn.init.normal_(model.heads.head.weight)  # at zero it holds gradients back
+        return change(model)
+    return Case(build, partial(images, channels=3, size=16))
+
+
 CASES = {
     "attention.MultiHeadAttention": Case(
         partial(attention.MultiHeadAttention, 32, 4), self_attention, per_place),
@@ -178,4 +189,7 @@ CASES = {
         partial(images, channels=3, size=16)),
     "vgg.SmallVGG": Case(partial(vgg.small_vgg, in_channels=1, width=8),
                          partial(images, channels=1, size=16)),
+    "vit.VisionTransformer": vision_transformer(),
+    "vit.VisionTransformer dropout": vision_transformer(dropout=0.1),
+    "vit.VisionTransformer bag": vision_transformer(vit.without_positions),
 }

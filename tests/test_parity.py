@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Module and the variant whose published weights it runs.
 PUBLISHED = {"alexnet": "alexnet", "vgg": "vgg16", "googlenet": "googlenet",
              "inception": "inception_v3", "resnet": "resnet50",
-             "convnext": "convnext_tiny"}
+             "convnext": "convnext_tiny", "vit": "vit_b_16"}
 
 
 @pytest.fixture(autouse=True)
@@ -30,14 +30,17 @@ def seed():
     torch.manual_seed(0)
 
 
-def randomise_norms(model):
-    """Statistics and weights of BatchNorm as after training: none at 0 or 1."""
+def randomise(model):
+    """As after training: no statistics or weights of BatchNorm at 0 or 1, no matrix 0."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.0)
             nn.init.normal_(module.bias, std=0.1)
             nn.init.normal_(module.running_mean, std=0.1)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
+    for parameter in model.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
 
 
 def assert_same(ours, reference, what):
@@ -57,22 +60,24 @@ IDENTICAL = [(module, name, size) for module, names, size in [
     ("resnet", ["resnet152"], 48),
     ("convnext", ["convnext_tiny", "convnext_small", "convnext_base",
                   "convnext_large"], 32),
+    ("vit", ["vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32"], 64),
 ] for name in names]
 
 
-def variant(module, name):
+def variant(module, name, size=224):
     """Ours and torchvision's model of that name; shapes only under a meta device."""
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    ours = getattr(importlib.import_module(module), name)()
-    return ours, torchvision.models.get_model(name, **options)
+    same = {"image_size": size} if module == "vit" else {}  # others take any size
+    slow = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    ours = getattr(importlib.import_module(module), name)(**same)
+    return ours, torchvision.models.get_model(name, **same, **slow)
 
 
 @pytest.mark.parametrize("module, name, size", [
     pytest.param(*case, id=case[1]) for case in IDENTICAL])
 def test_identical(module, name, size):
     """Same parameters by name, outputs, running statistics and gradients."""
-    ours, reference = variant(module, name)
-    randomise_norms(reference)
+    ours, reference = variant(module, name, size)
+    randomise(reference)
     ours.load_state_dict(reference.state_dict(), strict=True)
     samples = 8 if module == "convnext" else 2  # some must survive stochastic depth
     x = torch.randn(samples, 3, size, size)
@@ -283,7 +288,7 @@ def test_published_weights(module, name, classify, cached, picture, tmp_path, ca
     options = ({"init_weights": False, "transform_input": True}
                if name in ("googlenet", "inception_v3") else {})
     reference = torchvision.models.get_model(name, **options)
-    randomise_norms(reference)
+    randomise(reference)
     torch.save(reference.state_dict(), cached(name))
     with torch.no_grad():
         batch = published(name).transforms()(Image.open(picture))[None]

@@ -456,20 +456,20 @@ def heated(picture, heat):
     return (1 - heat) * picture * 0.75 + heat * hot
 
 
-def prediction(picture, heat, found, size=FULL):
+def prediction(picture, heat, found, title="Grad-CAM of the best answer", size=FULL):
     """A picture, the same with what its answer rests on tinted, and the best answers.
 
     picture (H, W, 3) in 0..1, heat (H, W) in 0..1, found: [(class, probability)],
-    the most probable first.
+    the most probable first; title: of the tinted one.
     """
     picture = as_picture(picture)
     figure, axis = sheet(size)
     side, gap = 330, 22
-    for k, (shown, title) in enumerate([(picture, "the picture"), (
-            heated(picture, heat), "Grad-CAM of the best answer")]):
+    for k, (shown, heading) in enumerate([
+            (picture, "the picture"), (heated(picture, heat), title)]):
         x = 2 + k * (side + gap)
         _show(axis, shown, x, 42, side, side)
-        axis.text(x, 22, title, va="center_baseline", size=18, weight="bold")
+        axis.text(x, 22, heading, va="center_baseline", size=18, weight="bold")
     left = 2 * (side + gap) + 24
     room = size[0] - left - 84
     for k, (name, share) in enumerate(found):

@@ -184,7 +184,7 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
 
 
 def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=None,
-                     validate=True):
+                     validate=True, sets=None):
     """network(in_channels) trained on args.data; returns it and fit's history.
 
     The history has loss and training_error of each epoch and, if validate, the test
@@ -193,9 +193,10 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
     makes one from the parameters, SGD with momentum 0.9 and args.weight_decay if
     None. The learning rate rises to args.lr and falls to nearly zero, step by step.
     args.size: side of the pictures; args.augment: shift and mirror them at random.
+    sets: a training and a test set, in place of all of args.data.
     """
     torch.manual_seed(seed)
-    train, test = data.load(args, size=args.size)
+    train, test = sets or data.load(args, size=args.size)
     model = place(network(train[0][0].shape[0]), args)
     if optimizer:
         optimizer = optimizer(model.parameters())

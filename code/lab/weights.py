@@ -5,15 +5,17 @@ import torch
 from lab import UserError, figures
 
 
-def classify(model, name, args, explain, layer, top=5):
+def classify(model, name, args, explain, layer=None, top=5,
+             title="Grad-CAM of the best answer"):
     """Show what `model`, with torchvision's weights for its own `name`, sees.
 
     args.image is the picture's file. Prints the `top` classes of ImageNet with
-    their probabilities, draws them beside the picture and beside what
-    explain(model, layer, image, target) says of the first (image (3, H, W), a map
-    (H, W) in 0..1), and returns them as (class, probability) pairs. layer: the name
-    of one of the model's modules. Raises UserError if the weights can't be fetched
-    or read, or the picture can't.
+    their probabilities, draws them beside the picture and, below `title`, beside
+    what explain(model, layer, image, target) says of the first (image (3, H, W), a
+    map (H, W) in 0..1), and returns them as (class, probability) pairs. layer: the
+    name of one of the model's modules; without one it is explain(model, image), of
+    all answers. Raises UserError if the weights can't be fetched or read, or the
+    picture can't.
     """
     published = _published(name)
     picture = _picture(args.image)
@@ -30,8 +32,9 @@ def classify(model, name, args, explain, layer, top=5):
         print(f"  {probability:6.1%}  {category}")
     seen = image.cpu() * torch.tensor(prepare.std)[:, None, None]
     seen = seen + torch.tensor(prepare.mean)[:, None, None]
-    heat = explain(model, layer, image, int(best.indices[0]))
-    figures.save(figures.prediction(seen.clamp(0, 1), heat, found),
+    heat = (explain(model, layer, image, int(best.indices[0])) if layer
+            else explain(model, image))
+    figures.save(figures.prediction(seen.clamp(0, 1), heat, found, title),
                  f"{name}-{args.image.stem}")
     return found
 

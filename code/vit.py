@@ -1,0 +1,482 @@
+# %% [markdown]
+# # Vision Transformer
+#
+# - **Paper**: Alexey Dosovitskiy, Lucas Beyer, Alexander Kolesnikov,
+#   Dirk Weissenborn, Xiaohua Zhai, Thomas Unterthiner, Mostafa Dehghani,
+#   Matthias Minderer, Georg Heigold, Sylvain Gelly, Jakob Uszkoreit, Neil Houlsby.
+#   *An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale*.
+#   ICLR 2021. [arXiv:2010.11929](https://arxiv.org/abs/2010.11929)
+# - **Paper**: Samira Abnar, Willem Zuidema.
+#   *Quantifying Attention Flow in Transformers*.
+#   ACL 2020. [arXiv:2005.00928](https://arxiv.org/abs/2005.00928)
+# - **Idea**: cut the picture into patches and read them as a Transformer reads words;
+#   what a convolution knows of pictures is left to be learned.
+# - **Demo**: a ViT against a CNN of equal multiply-adds on more and more digits, on
+#   moved ones and on puzzles; attention rollout; what the positions have learned.
+# - **Time**: about 50 s on 2 CPU cores
+
+# %%
+from collections import OrderedDict
+from functools import cache, partial
+from math import isqrt
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+
+from attention import MultiHeadAttention, attention_maps
+from lab import cli, data, figures, measure, results, training, weights
+from resnet import CifarResNet
+
+
+# %% [markdown]
+# ## Blocks
+
+# %%
+def mlp(hidden_dim, mlp_dim, dropout):
+    """To mlp_dim and back, the same for each token: (B, T, D) -> (B, T, D)."""
+    layers = nn.Sequential(
+        nn.Linear(hidden_dim, mlp_dim), nn.GELU(), nn.Dropout(dropout),
+        nn.Linear(mlp_dim, hidden_dim), nn.Dropout(dropout))
+    for layer in (layers[0], layers[3]):
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.normal_(layer.bias, std=1e-6)
+    return layers
+
+
+# %%
+class EncoderBlock(nn.Module):
+    """Norm, attention, plus; norm, MLP, plus: eq. 2 and 3.
+
+    (B, T, D) -> (B, T, D)
+    """
+
+    def __init__(self, hidden_dim, num_heads, mlp_dim, dropout=0.0):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(hidden_dim, eps=1e-6)
+        self.self_attention = MultiHeadAttention(hidden_dim, num_heads)
+        self.dropout = nn.Dropout(dropout)
+        self.ln_2 = nn.LayerNorm(hidden_dim, eps=1e-6)
+        self.mlp = mlp(hidden_dim, mlp_dim, dropout)
+
+    def forward(self, x):
+        y = self.ln_1(x)
+        x = x + self.dropout(self.self_attention(y, y, y))
+        return x + self.mlp(self.ln_2(x))
+
+
+# %%
+class Encoder(nn.Module):
+    """Says where each token is, then lets them look at each other.
+
+    (B, T, D) -> (B, T, D)
+    """
+
+    def __init__(self, length, depth, hidden_dim, num_heads, mlp_dim, dropout=0.0):
+        super().__init__()
+        self.pos_embedding = nn.Parameter(
+            torch.empty(1, length, hidden_dim).normal_(std=0.02))
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.Sequential(OrderedDict(
+            (f"encoder_layer_{i}",
+             EncoderBlock(hidden_dim, num_heads, mlp_dim, dropout))
+            for i in range(depth)))
+        self.ln = nn.LayerNorm(hidden_dim, eps=1e-6)
+
+    def forward(self, x):
+        x = self.dropout(x + self.pos_embedding)
+        return self.ln(self.layers(x))
+
+
+# %% [markdown]
+# ## The network, section 3.1
+
+# %%
+class VisionTransformer(nn.Module):
+    """(B, C, S, S) -> logits (B, K), S = image_size; in the paper C = 3, S = 224."""
+
+    def __init__(self, patch_size, depth, hidden_dim, num_heads, mlp_dim,
+                 num_classes=1000, image_size=224, in_channels=3, dropout=0.0):
+        super().__init__()
+        self.conv_proj = nn.Conv2d(in_channels, hidden_dim, patch_size,
+                                   stride=patch_size)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, hidden_dim))
+        length = 1 + (image_size // patch_size) ** 2
+        self.encoder = Encoder(length, depth, hidden_dim, num_heads, mlp_dim, dropout)
+        # paper: a hidden layer with tanh before it, in pre-training; here: none
+        self.heads = nn.Sequential(OrderedDict(
+            head=nn.Linear(hidden_dim, num_classes)))
+        self.initialise()
+
+    def forward(self, images):
+        x = self.conv_proj(images)                 # (B, D, S/P, S/P)
+        x = rearrange(x, "b d h w -> b (h w) d")   # patches as words
+        token = self.class_token.expand(len(x), -1, -1)
+        x = self.encoder(torch.cat([token, x], dim=1))
+        return self.heads(x[:, 0])                 # the class token's
+
+    def initialise(self):
+        """As torchvision: patches of variance about 1, a head that says nothing."""
+        patches = self.conv_proj.weight
+        nn.init.trunc_normal_(patches, std=patches[0].numel() ** -0.5)
+        for zero in (self.conv_proj.bias, *self.heads.parameters()):
+            nn.init.zeros_(zero)
+
+
+# %%
+def vit_b_16(num_classes=1000, image_size=224):
+    return VisionTransformer(16, 12, 768, 12, 3072, num_classes, image_size)
+
+
+def vit_b_32(num_classes=1000, image_size=224):
+    return VisionTransformer(32, 12, 768, 12, 3072, num_classes, image_size)
+
+
+def vit_l_16(num_classes=1000, image_size=224):
+    return VisionTransformer(16, 24, 1024, 16, 4096, num_classes, image_size)
+
+
+def vit_l_32(num_classes=1000, image_size=224):
+    return VisionTransformer(32, 24, 1024, 16, 4096, num_classes, image_size)
+
+
+def vit_h_14(num_classes=1000, image_size=224):
+    return VisionTransformer(14, 32, 1280, 16, 5120, num_classes, image_size)
+
+
+# %% [markdown]
+# ## Looking inside
+
+# %%
+@torch.no_grad()
+def attention_rollout(model, image):
+    """How much of each place of image (C, H, W) the class token gets.
+
+    Abnar and Zuidema 2020: after each layer a token is half
+    itself, half what it looked at. Returns (H, W), 0..1.
+    """
+    with attention_maps(model.eval()) as maps:
+        model(image[None])
+    layers = [weights[0].mean(dim=0) for weights in maps.values()]
+    flow = itself = torch.eye(*layers[0].shape, device=image.device)
+    for attention in layers:                     # (T, T), over heads
+        flow = (attention + itself) / 2 @ flow
+    grid = rearrange(flow[0, 1:], "(h w) -> 1 1 h w",
+                     h=image.shape[1] // model.conv_proj.stride[0])
+    heat = F.interpolate(grid, image.shape[1:], mode="bilinear")[0, 0]
+    return heat / heat.max()
+
+
+# %%
+def position_similarity(model):
+    """Cosine of each patch's position embedding with each other's, figure 7.
+
+    (n, n, n, n): row and column of the one, then row and column of the other.
+    """
+    places = model.encoder.pos_embedding.detach()[0, 1:]     # (n n, D)
+    cosines = F.cosine_similarity(places[:, None], places, dim=2)
+    n = isqrt(len(places))
+    return rearrange(cosines, "(r c) (h w) -> r c h w", r=n, h=n)
+
+
+# %%
+def nearness(similarity):
+    """Correlation of similarity (n, n, n, n) with the distance of two patches, negated.
+
+    1: the nearer, the more alike; 0: the embeddings know nothing of the grid.
+    """
+    n = len(similarity)
+    places = torch.cartesian_prod(*2 * [torch.arange(n)]).float()
+    apart = torch.cdist(places, places)
+    others = apart > 0
+    both = torch.stack([similarity.reshape(n * n, n * n).cpu()[others], -apart[others]])
+    return torch.corrcoef(both)[0, 1].item()
+
+
+# %% [markdown]
+# ## What a network knows of pictures
+
+# %%
+def shuffle_patches(images, patch_size):
+    """Each picture (B, C, H, W) as a puzzle, all put together in the same wrong way."""
+    h, w = (side // patch_size for side in images.shape[2:])
+    patches = rearrange(images, "b c (h p) (w q) -> b (h w) c p q", h=h, w=w)
+    order = torch.randperm(h * w, generator=torch.Generator().manual_seed(0))
+    return rearrange(patches[:, order], "b (h w) c p q -> b c (h p) (w q)", h=h)
+
+
+# %%
+def without_positions(model):
+    """The control: the same Transformer, to which the patches are a bag."""
+    del model.encoder.pos_embedding
+    model.encoder.pos_embedding = 0
+    return model
+
+
+# %%
+def network(kind, args, in_channels):
+    """A "vit", a "bag" of patches or a "cnn", all of about equal multiply-adds."""
+    if kind == "cnn":
+        return CifarResNet(8, args.cnn_width, in_channels=in_channels)
+    model = VisionTransformer(
+        args.patch_size, args.depth, args.hidden_dim, args.num_heads,
+        4 * args.hidden_dim, 10, args.size, in_channels)
+    nn.init.normal_(model.encoder.pos_embedding, std=args.position_std)
+    return without_positions(model) if kind == "bag" else model
+
+
+# %%
+def sets(args, samples, shuffled=False):
+    """The first `samples` training pictures, again and again, and the test set.
+
+    Training sets of any size are so equally long, and take equally many steps.
+    """
+    train, test = data.load(args, size=args.size)
+    again = torch.arange(sizes(args)[-1]) % samples
+    parts = [(train, again), (test, torch.arange(len(test)))]
+    return [data.Images(
+        shuffle_patches(images, args.patch_size) if shuffled else images, labels,
+        part.classes, part.name, part.mean, part.std)
+        for part, chosen in parts for images, labels in [part[chosen]]]
+
+
+# %%
+def sizes(args):
+    """The training sets compared: as many of args.samples as there are samples."""
+    train, _ = data.load(args, size=args.size)
+    return [samples for samples in args.samples if samples <= len(train)]
+
+
+# %%
+def shifted(test, pixels):
+    """The pictures of a test set, moved to the right; the darkest value comes in."""
+    pictures, labels = test.tensors
+    dark = pictures.min()
+    moved = F.pad(pictures - dark, (pixels, -pixels)) + dark
+    return data.Images(moved, labels, test.classes, test.name, test.mean, test.std)
+
+
+# %%
+@cache
+def trained(kind, samples, shuffled, args, seed):
+    """A network after training on so many samples, and its history."""
+    # paper: Adam, batches of 4096, weight decay 0.1 on JFT-300M, 0.3 on ImageNet
+    return training.train_classifier(
+        partial(network, kind, args), args, seed,
+        f"vit-{kind}{'-shuffled' * shuffled}-{samples}-{args.data}-{seed}",
+        optimizer=partial(torch.optim.AdamW, lr=args.lr,
+                          weight_decay=args.weight_decay),
+        sets=sets(args, samples, shuffled))
+
+
+# %%
+def untrained(args, seed):
+    """A ViT before its first step, as `trained` begins with it."""
+    train, _ = data.load(args, size=args.size)
+    torch.manual_seed(seed)
+    return network("vit", args, len(train[0][0])).to(args.device)
+
+
+# %%
+def accuracies(kind, samples, args, shuffled=False):
+    """Test accuracy (%) after training, for each seed; recorded as well."""
+    histories = [trained(kind, samples, shuffled, args, args.seed + run)[1]
+                 for run in range(args.runs)]
+    results.record_runs(f"{kind}{samples}{'_shuffled' * shuffled}", histories,
+                        "accuracy")
+    return [100 * history["accuracy"][-1] for history in histories]
+
+
+# %% [markdown]
+# ## Figures
+
+# %%
+def as_words(picture, patch_size):
+    """How a picture (H, W) or (H, W, 3) is read: a class token, then its patches."""
+    n, side, step = len(picture) // patch_size, 52, 68
+    patches = rearrange(picture, "(h p) (w q) ... -> (h w) p q ...", h=n, w=n)
+    figure, axis = figures.sheet()
+    figures.crop(figure, 420)
+
+    def show(patch, x, y, side):
+        axis.imshow(patch, extent=(x, x + side, y + side, y), vmin=0, vmax=1,
+                    aspect="auto")
+
+    for i, patch in enumerate(patches):
+        show(patch, i % n * 240 / n, i // n * 240 / n, 240 / n - 6)
+    for line, text in enumerate([
+            f"{len(patches)} patches of {patch_size}×{patch_size} pixels",
+            "one matrix makes a vector of each of them",
+            "plus a vector that is learned for each place",
+            "with a class token in front: from it comes the answer"]):
+        axis.text(300, 48 + 48 * line, text, va="center_baseline")
+    for place in range(17):
+        x = place * step
+        if place:
+            show(patches[place - 1], x, 300, side)
+        else:
+            axis.text(x + side / 2, 326, "class", ha="center", va="center_baseline",
+                      color=figures.color("idea"), weight="bold", size=18)
+        axis.text(x + side / 2, 384, f"+{place}", ha="center", size=figures.SMALL,
+                  color=figures.color("idea"))
+    return figure
+
+
+# %%
+def tiles(axis, similarity):
+    """Draw maps (n, n, n, n) side by side: blue is alike, vermilion opposite."""
+    from matplotlib.colors import LinearSegmentedColormap
+    colors = [figures.color(role) for role in ("control", "paper", "idea")]
+    maps = similarity.cpu().repeat_interleave(4, 2).repeat_interleave(4, 3)
+    maps = F.pad(maps, (1, 1, 1, 1), value=float("nan"))
+    axis.imshow(rearrange(maps, "r c h w -> (r h) (c w)").numpy(), vmin=-1, vmax=1,
+                cmap=LinearSegmentedColormap.from_list("alike", colors))
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+
+
+# %%
+def facts():
+    """What the slides state of Vision Transformers, computed."""
+    values = {}
+    for build in [vit_b_16, vit_b_32, vit_l_16, vit_l_32, vit_h_14]:
+        with torch.device("meta"):
+            model = build()
+        name = build.__name__
+        values[f"{name}_parameters"] = measure.parameters(model)
+        values[f"{name}_multiply_adds"] = measure.multiply_adds(model, (1, 3, 224, 224))
+        values[f"{name}_patches"] = model.encoder.pos_embedding.shape[1] - 1
+    for name in ["vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32"]:
+        values[f"{name}_accuracy"] = weights.published_accuracy(name)
+    for name in ["vit_b_16", "vit_l_16", "vit_h_14"]:   # pre-trained on more pictures
+        values[f"{name}_swag_accuracy"] = weights.published_accuracy(
+            name, "IMAGENET1K_SWAG_LINEAR_V1")
+    with torch.device("meta"):
+        large = vit_b_16(image_size=384)
+    values["vit_b_16_384_patches"] = large.encoder.pos_embedding.shape[1] - 1
+    values["vit_b_16_384_multiply_adds"] = measure.multiply_adds(
+        large, (1, 3, 384, 384))
+    return values
+
+
+# %% [markdown]
+# ## Demo
+
+# %% Arguments
+if __name__ == "__main__":
+    args = cli.arguments(
+        weights=["imagenet"], image=True,
+        digits={"epochs": 6, "batch_size": 32, "lr": 0.005, "weight_decay": 0.05,
+                "augment": False, "size": 16, "patch_size": 4, "depth": 2,
+                "hidden_dim": 32, "num_heads": 2, "cnn_width": 6, "runs": 3,
+                # paper: 0.02, from which 300 steps do not get far
+                "position_std": 0.3, "samples": [50, 250, 1400]},
+        cifar10={"epochs": 20, "batch_size": 64, "lr": 0.003, "weight_decay": 0.05,
+                 "augment": True, "size": 32, "patch_size": 4, "depth": 4,
+                 "hidden_dim": 48, "num_heads": 3, "cnn_width": 14, "runs": 1,
+                 "position_std": 0.02, "samples": [300, 1000, 3000, 10_000]})
+    if args.weights:
+        weights.classify(vit_b_16(), "vit_b_16", args, attention_rollout,
+                         title="attention rollout")
+        raise SystemExit
+
+# %% A picture as words
+if __name__ == "__main__":
+    _, test = data.load(args, size=args.size)
+    figures.save(as_words(test.picture(0), args.patch_size), "vit-words")
+
+# %% Inductive bias as a curve
+if __name__ == "__main__":
+    figure, (axis,) = figures.panels(
+        xlabel="training samples", ylabel="test accuracy (%)")
+    axis.set_xscale("log")
+    axis.set_xticks(sizes(args), [f"{n:,}" for n in sizes(args)])
+    axis.minorticks_off()
+    image = data.load(args, size=args.size)[0][0][0]
+    for kind, role, label in [("cnn", "control", "CNN"), ("vit", "idea", "ViT")]:
+        model = network(kind, args, len(image))
+        results.record(f"{kind}_parameters", measure.parameters(model))
+        results.record(f"{kind}_multiply_adds",
+                       measure.multiply_adds(model, (1, *image.shape)))
+        runs = [accuracies(kind, samples, args) for samples in sizes(args)]
+        figures.band(axis, sizes(args), list(zip(*runs)), role, label, marker="o",
+                     clip_on=False)
+    figures.label_lines(axis)
+    figures.save(figure, "vit-samples")
+
+# %% Moved digits
+if __name__ == "__main__":
+    _, test = data.load(args, size=args.size)
+    pixels = range(args.patch_size + 1)
+    figure, (axis,) = figures.panels(
+        xlabel=f"shift to the right (pixels of {args.size})",
+        ylabel="test accuracy (%)")
+    axis.set_xticks(pixels)
+    for kind, role, label in [("cnn", "control", "CNN"), ("vit", "idea", "ViT")]:
+        models = [trained(kind, sizes(args)[-1], False, args, args.seed + run)[0]
+                  for run in range(args.runs)]
+        runs = [[100 * training.evaluate(model, shifted(test, k), args)["accuracy"]
+                 for k in pixels] for model in models]
+        figures.band(axis, pixels, runs, role, label)
+        for k, values in zip(pixels, zip(*runs)):
+            results.record(f"{kind}_shift{k}_accuracy", sum(values) / 100 / args.runs)
+    figures.label_lines(axis)
+    figures.annotate(axis, pixels[2], sum(values[2] for values in runs) / args.runs,
+                     "neither has seen a moved digit,\nthe ViT minds it more")
+    figures.save(figure, "vit-shift")
+
+# %% Pictures as puzzles
+if __name__ == "__main__":
+    _, test = data.load(args, size=args.size)
+    _, puzzles = sets(args, args.samples[0], shuffled=True)
+    shown = range(8)
+    figures.save(figures.images({
+        "as it is": [test.picture(i) for i in shown],
+        "shuffled": [puzzles.picture(i) for i in shown]}), "vit-puzzles")
+
+# %% Trained on puzzles
+if __name__ == "__main__":
+    figure, (axis,) = figures.panels(ylabel="test accuracy (%)")
+    axis.set_xticks([0, 1], ["pictures", "puzzles"])
+    for kind, role, label in [("cnn", "control", "CNN"), ("vit", "idea", "ViT"),
+                              ("bag", "muted", "ViT without positions")]:
+        pictures = accuracies(kind, sizes(args)[-1], args)
+        puzzles = pictures  # the same bags
+        if kind != "bag":
+            puzzles = accuracies(kind, sizes(args)[-1], args, shuffled=True)
+        figures.band(axis, [0, 1], list(zip(pictures, puzzles)), role, label,
+                     marker="o", clip_on=False)
+    figures.label_lines(axis)
+    figures.save(figure, "vit-shuffled")
+
+# %% Where it looks
+if __name__ == "__main__":
+    _, test = data.load(args, size=args.size)
+    model, _ = trained("vit", sizes(args)[-1], False, args, args.seed)
+    rows, shown = {"picture": [test.picture(i) for i in range(8)]}, test.first(8)
+    for title, looking in [("trained", model),
+                           ("untrained", untrained(args, args.seed))]:
+        heats = [attention_rollout(looking, image.to(args.device)).cpu()
+                 for image, _ in shown]
+        rows[title] = [figures.heated(picture, heat)
+                       for picture, heat in zip(rows["picture"], heats)]
+    figures.save(figures.images(rows), "vit-rollout")
+
+# %% Position embeddings
+if __name__ == "__main__":
+    seeds = range(args.seed, args.seed + args.runs)
+    networks = {
+        "untrained": [untrained(args, seed) for seed in seeds],
+        "trained": [trained("vit", sizes(args)[-1], False, args, seed)[0]
+                    for seed in seeds]}
+    figure, axes = figures.panels(2, titles=list(networks), roles=["control", "idea"])
+    for axis, (title, models) in zip(axes, networks.items()):
+        found = [nearness(position_similarity(model)) for model in models]
+        results.record(f"{title}_nearness", sum(found) / len(found))
+        tiles(axis, position_similarity(models[0]))
+    figures.save(figure, "vit-positions")
+
+# %% What this run measured
+if __name__ == "__main__":
+    results.save(facts())
