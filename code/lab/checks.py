@@ -154,7 +154,7 @@ def eval_mode(model, inputs):
 def reproducible(run, seed=0):
     """run() gives the same after the same torch.manual_seed, and uses it."""
     def after(number):
-        torch.manual_seed(number)
+        manual_seed(number)
         return output_of(run)
 
     if not same(after(seed), after(seed)):
@@ -322,7 +322,8 @@ def first_line(error):
 
 
 # Taken before any submission can replace them.
-allclose, same, perf_counter = torch.allclose, torch.equal, time.perf_counter
+allclose, same, manual_seed = torch.allclose, torch.equal, torch.manual_seed
+perf_counter = time.perf_counter
 
 
 # An exercise as a script ------------------------------------------------------
@@ -399,9 +400,14 @@ def guard():
 
     owners = [sys.modules[__name__], builtins, copy, json, math, re, time, torch, nn, F,
               torch.autograd, torch.testing, torch.optim, torch.Tensor, nn.Module,
-              torch.optim.Adam, torch.Generator, Hint, *type(get_ipython()).__mro__]
+              torch.Generator, Hint, *type(get_ipython()).__mro__]
     known = [(owner, name, value, code_of(value)) for owner in owners
-             for name, value in attributes(owner).items() if callable(value)]
+             for name, value in attributes(owner).items()
+             if callable(value) and name not in REPLACED]
+
+
+# By Jupyter for every cell, and by torch itself once there is an optimizer.
+REPLACED = ["input", "manual_seed"]
 
 
 def body(value):

@@ -24,9 +24,10 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
 from lab import UserError  # noqa: E402
-from lab.cli import CODE, ROOT  # noqa: E402
 
-EXERCISES = CODE / "exercises"
+ROOT = Path(__file__).resolve().parents[2]
+LAB = Path(__file__).resolve().parent
+EXERCISES = ROOT / "code" / "exercises"
 MADE = ROOT / "out" / "exercises"
 STAMP = ".made.json"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -59,18 +60,24 @@ def source(path):
                 "schema_version": 3, "task": False, "grade": grade,
                 "solution": solution, "locked": not solution} | own)
     try:
-        return processed(notebook, LockCells, ComputeChecksums, CheckCellMetadata)
+        return processed(notebook, LockCells, CheckCellMetadata)
     except Exception as error:   # nbgrader's own have no common class
         raise UserError(f"{path.name}: {error}") from None
 
 
+def without_solutions(notebook):
+    """A copy with hidden tests and no solutions: what is graded."""
+    return processed(copy.deepcopy(notebook), ClearSolutions, ComputeChecksums,
+                     CheckCellMetadata)
+
+
 def student_version(notebook):
-    """A copy without solutions and hidden tests."""
-    return processed(copy.deepcopy(notebook), ClearSolutions, ClearHiddenTests,
-                     ComputeChecksums, CheckCellMetadata)
+    """A copy with neither."""
+    return processed(without_solutions(notebook), ClearHiddenTests, ComputeChecksums,
+                     CheckCellMetadata)
 
 
-def processed(notebook, *steps, **resources):
+def processed(notebook, /, *steps, **resources):
     """The notebook after these steps of nbgrader."""
     for step in steps:
         notebook, _ = step().preprocess(notebook, {"nbgrader": resources})
@@ -99,9 +106,9 @@ def used_modules(text):
             else:
                 continue
             new = {name for name in names - found
-                   if (CODE / "lab" / f"{name}.py").exists()}
+                   if (LAB / f"{name}.py").exists()}
             found |= new
-            waiting += [(CODE / "lab" / f"{name}.py").read_text("utf-8")
+            waiting += [(LAB / f"{name}.py").read_text("utf-8")
                         for name in new]
     return sorted(found)
 
@@ -110,7 +117,7 @@ def copy_lab(path, folder):
     """Put what an exercise's source needs of lab into folder/lab."""
     (folder / "lab").mkdir(parents=True)
     for name in ["__init__", *used_modules(path.read_text("utf-8"))]:
-        shutil.copy(CODE / "lab" / f"{name}.py", folder / "lab")
+        shutil.copy(LAB / f"{name}.py", folder / "lab")
 
 
 def make(path):

@@ -1,13 +1,12 @@
-"""Execute a notebook that nobody trusts: python code/lab/sandbox.py NOTEBOOK LAB.
+"""Execute a notebook that nobody trusts.
 
 Its kernel runs in bubblewrap: no network, a read-only system without homes and without
-this repository, a small /tmp of its own, an empty environment. LAB is the folder that
-`lab` is imported from there. A time, memory, output or process limit that is passed
-ends the kernel. After every cell the notebook is written with its outputs, so that
-what was done stays, whatever comes after; its metadata say why it "ended" early.
+this repository, a small /tmp of its own, an empty environment. A limit of time, memory,
+output or processes that is passed ends it. After every cell the notebook is written
+with its outputs, so that what was done stays, whatever comes after; its metadata say
+why it "ended" early.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -24,10 +23,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbgrader.preprocessors import Execute
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
-
-from lab import UserError, results  # noqa: E402
+from lab import UserError
 
 MiB = 2 ** 20
 MEMORY = 4096 * MiB    # of all processes together
@@ -96,6 +92,10 @@ def kernel_in(command, folder, sandboxed):
         def format_kernel_cmd(self, extra_arguments=None):
             return command + super().format_kernel_cmd(extra_arguments)
 
+        async def start_kernel(self, **options):
+            await super().start_kernel(stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL, **options)
+
         @property
         def kernel_spec(self):
             spec = super().kernel_spec
@@ -143,8 +143,9 @@ class Run(Execute):
     def write(self, ended=None):
         if ended:
             self.nb.metadata["ended"] = ended
-        with results.atomic(self.path) as temporary:
-            nbformat.write(self.nb, temporary)
+        unfinished = self.path.with_suffix(".unfinished")
+        nbformat.write(self.nb, unfinished)
+        os.replace(unfinished, self.path)
 
     def kill(self, why):
         if not self.killed:
@@ -193,7 +194,11 @@ def family(pid):
 
 
 def execute(path, lab, cell_seconds, seconds, data, safe):
-    """Execute the notebook at `path` and write its outputs into it."""
+    """Execute the notebook at `path` and write its outputs into it.
+
+    lab: the folder that `lab` is imported from; data: one that may be read, or None.
+    Of a process of its own, which a submission may bring to its end.
+    """
     with tempfile.TemporaryDirectory(prefix="lab-") as temporary:
         folder = Path(temporary)
         command = []
@@ -216,19 +221,3 @@ def execute(path, lab, cell_seconds, seconds, data, safe):
             ended = run.killed or "it took too long and could not be stopped"
         run.write(ended)
 
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
-    parser.add_argument("notebook", type=Path)
-    parser.add_argument("lab", type=Path, metavar="LAB")
-    parser.add_argument("--cell-seconds", type=float, default=60)
-    parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--data", type=Path, help="a folder that it may read")
-    parser.add_argument("--unsafe", action="store_true")
-    args = parser.parse_args()
-    execute(args.notebook, args.lab, args.cell_seconds, args.seconds, args.data,
-            not args.unsafe)
-
-
-if __name__ == "__main__":
-    main()
