@@ -164,8 +164,8 @@ class Conv2d(nn.Module):
         ### BEGIN SOLUTION
         self.stride, self.padding = stride, padding
         bound = (in_channels * kernel_size ** 2) ** -0.5
-        self.weight = nn.Parameter(torch.empty(
-            out_channels, in_channels, kernel_size, kernel_size).uniform_(-bound, bound))
+        taps = torch.empty(out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = nn.Parameter(taps.uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound))
         ### END SOLUTION
 

@@ -138,7 +138,6 @@ def eval_mode(model, inputs):
     before = copy.deepcopy(dict(model.named_buffers()))
     with torch.no_grad():
         first, second = (output_of(model, inputs) for _ in range(2))
-        single = output_of(model, inputs[:1])
     if not same(first, second):
         raise Hint(f"in eval mode {name_of(model)} gives two answers for one input: "
                    "use nn.Dropout, or pass training=self.training to F.dropout.")
@@ -146,6 +145,8 @@ def eval_mode(model, inputs):
         if not same(value, before[name]):
             raise Hint(f"in eval mode {name_of(model)} changes {name}: use nn.BatchNorm "
                        "as a submodule, or pass training=self.training.")
+    with torch.no_grad():
+        single = output_of(model, inputs[:1])
     if not close(single, first[:1], 1e-4):
         raise Hint(f"in eval mode the output of {name_of(model)} for a sample depends "
                    "on the other samples of its batch.")
@@ -299,7 +300,8 @@ def place_of(error):
         frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
         trace = trace.tb_next
     own = [frame for frame in frames if frame[0] != __file__
-           and "site-packages" not in frame[0] and not frame[0].startswith("<frozen")]
+           and "site-packages" not in frame[0] and not frame[0].startswith("<frozen")
+           and "lab.checks.passed(" not in "".join(linecache.getlines(frame[0]))]
     if not own:
         return "."
     line = linecache.getline(*own[-1]).strip()
@@ -388,22 +390,40 @@ def guard():
     from IPython import get_ipython
     from IPython.display import publish_display_data
 
+    shell = get_ipython()
     attributes, code_of, fail = vars, body, Tampered  # bound: out of reach from now on
+
+    def hooks():
+        """What IPython does to the text of a cell, or around it."""
+        manager = shell.input_transformer_manager
+        return [list(functions) for functions in (
+            shell.ast_transformers, manager.cleanup_transforms, manager.line_transforms,
+            manager.token_transformers, shell.input_transformers_post,
+            *shell.events.callbacks.values())]
 
     def passed(token):
         """Report that a cell came to its end; Tampered where that means nothing."""
         for owner, name, value, code in known:
             now = attributes(owner).get(name)
             if now is not value or code_of(now) is not code:
-                raise fail(f"{owner.__name__}.{name} was changed")
+                raise fail(f"{of(owner)}.{name} was changed")
+        for name in attributes(shell):
+            if name not in own and name in methods:
+                raise fail(f"{of(shell)}.{name} was changed")
+        if hooks() != hooked:
+            raise fail("IPython was given a hook")
         publish_display_data({PASSED: token})
+
+    def of(owner):
+        return getattr(owner, "__name__", type(owner).__name__)
 
     owners = [sys.modules[__name__], builtins, copy, json, math, re, time, torch, nn, F,
               torch.autograd, torch.testing, torch.optim, torch.Tensor, nn.Module,
-              torch.Generator, Hint, *type(get_ipython()).__mro__]
+              torch.Generator, Hint, shell, *type(shell).__mro__]
     known = [(owner, name, value, code_of(value)) for owner in owners
              for name, value in attributes(owner).items()
              if callable(value) and name not in REPLACED]
+    own, methods, hooked = set(attributes(shell)), set(dir(type(shell))), hooks()
 
 
 # By Jupyter for every cell, and by torch itself once there is an optimizer.

@@ -38,7 +38,7 @@ if __name__ == "__main__":
 from lab import UserError, exercises, sandbox, submissions  # noqa: E402
 from lab.exercises import LAB, ROOT  # noqa: E402
 
-# Each submission has a process, made from one that has imported all this.
+# Each submission has a process, forked from one that has imported all this already.
 PROCESSES = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
 PROCESSES.set_forkserver_preload(["lab.grade"])
 GRADES = ROOT / "out" / "grades"
@@ -57,6 +57,7 @@ CANARIES = [   # each of them must fail
     "assert torch.equal(torch.zeros(2), torch.ones(2))",
 ]
 LATER = "a human looks at this one first."
+QUOTES = "the message quotes hidden tests"
 REVIEW = ["student", "exercise", "cell", "why", "score", "of", "points", "comment"]
 
 
@@ -90,6 +91,15 @@ class Course:
             raise UserError(
                 f"the cells of {exercise} are not those that {shown(self.out)} was "
                 "graded with: move that folder away, then grade again") from None
+
+    def secret(self, exercise):
+        """The lines of hidden tests."""
+        def lines(notebook):
+            return {line.strip() for cell in notebook.cells
+                    for line in cell.source.splitlines()}
+
+        return {line for line in lines(self.sources[exercise])
+                - lines(self.unsolved[exercise]) if len(line) > 15}
 
     def digest(self, work):
         """Of all that decides about the grade of a submission."""
@@ -159,108 +169,130 @@ def restored(source, unsolved, cells):
         elif cell.source.strip() not in texts:   # own, or the second half of a cell
             cell.metadata = nbformat.from_dict({})
             following[after].append(cell)
-    merged = list(following[None])
+    merged, missing = list(following[None]), []
     for cell in source.cells:
         name = part(cell)
         if not name:
             continue
         if name not in own:
-            notes.append((name, "the cell is missing" + (
-                ": it was put back" if is_locked(cell) else "")))
+            missing.append(name)
         elif is_locked(cell) and own[name].source.strip() != given[name]:
             notes.append((name, "the cell was edited: it was put back"))
         cell = copy.deepcopy(cell)
         if not is_locked(cell):
-            cell.source = own[name].source if name in own else ""
+            unanswered = "" if cell.cell_type == "code" else given[name]
+            cell.source = own[name].source if name in own else unanswered
         merged += [cell, *following.get(name, [])]
+    if missing:
+        notes.append(("", f"cells are missing: {', '.join(missing)}"))
     return merged, notes
 
 
 def instrumented(cells):
-    """The notebook that is executed, and {index in it: (index in cells, token, kind)}.
+    """The notebook that is executed, and [(index in cells, kind, token)] of its cells.
 
     A check cell imports anew what locked cells import, and reports its end with a
-    token that nothing could know before; after each a canary does so, too, which must
-    never come to its end.
+    token that nothing could know before. A canary follows, of checks that must fail:
+    it would report the token reversed for one that passes, and reports its own end.
     """
     imports = "\n".join(
         ast.unparse(node) for cell in cells if cell.cell_type == "code"
         and is_locked(cell) for node in ast.parse(cell.source).body
         if isinstance(node, ast.Import | ast.ImportFrom))
     imports += "\nimport torch, lab.checks\nfrom lab import checks"
-    run, roles = [new_code_cell("import lab.checks\nlab.checks.guard()")], {}
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": exercises.KERNEL})
+    roles = []
+
+    def add(index, kind, source, token=None, **metadata):
+        notebook.cells.append(new_code_cell(source, metadata=metadata))
+        roles.append((index, kind, token))
+
+    add(None, "guard", "import lab.checks\nlab.checks.guard()", seconds=120)
     for index, cell in enumerate(cells):
         if cell.cell_type != "code":
             continue
         if not is_check(cell):
-            roles[len(run)] = (index, None, "own")
-            run.append(new_code_cell(cell.source))
+            add(index, "own", cell.source)
             continue
-        for kind in ["check", "canary"]:
-            token = secrets.token_hex(16)
-            report = f"lab.checks.passed({token!r})"
-            body = f"{cell.source}\n{report}" if kind == "check" else "\n".join(
-                f"try:\n    {line}\nexcept Exception:\n    pass\nelse:\n    {report}"
-                for line in random.sample(CANARIES, len(CANARIES)))
-            roles[len(run)] = (index, token, kind)
-            run.append(new_code_cell(f"{imports}\n{body}"))
-    notebook = nbformat.v4.new_notebook(cells=run)
-    notebook.metadata["kernelspec"] = exercises.KERNEL
+        token = secrets.token_hex(16)
+        add(index, "check", f"{imports}\n{cell.source}\n{reported(token)}", token)
+        token = secrets.token_hex(16)
+        canary = "\n".join(
+            f"try:\n    {line}\nexcept Exception:\n    pass\nelse:\n"
+            f"    {reported(token[::-1])}" for line in random.sample(CANARIES, len(CANARIES)))
+        add(index, "canary", f"{imports}\n{canary}\n{reported(token)}", token,
+            seconds=120)
     return notebook, roles
+
+
+def reported(token):
+    return f"lab.checks.passed({token!r})"
 
 
 def is_check(cell):
     return is_grade(cell) and not is_solution(cell)
 
 
-def judged(cells, executed, roles):
-    """Put the verdicts into the check cells' outputs; returns notes, [(grade_id, why)].
+def judged(cells, executed, roles, secret):
+    """Put the verdicts into the cells' outputs; returns notes, [(grade_id, why)].
 
-    nbgrader takes an error for no points and anything else for all, so a cell that
-    passed is left with nothing and any other with one error that says why.
+    nbgrader takes an error for no points and anything else for all, so a check that
+    passed is left with nothing and any other with one error that says why. secret: the
+    lines of hidden tests, which nothing that a student reads may quote.
     """
+    if executed is None:
+        return []
     notes, ended, trusted = [], executed.metadata.get("ended"), True
     if ended:
         notes.append(("", f"it was not executed to its end: {ended}"))
-    for number, (index, token, kind) in roles.items():
-        cell, outputs = cells[index], executed.cells[number].outputs
-        passed = any(output.output_type == "display_data"
-                     and output.data.get(PASSED) == token for output in outputs)
-        error = next((output for output in outputs if output.output_type == "error"),
-                     None)
-        if kind == "own":
-            cell.outputs = [told(error)] if error else []
-            if error and error.ename in ("SyntaxError", "IndentationError"):
-                notes.append((part(cell) or "", "the cell is not valid Python"))
+    for (index, kind, token), done in zip(roles[1:], executed.cells[1:]):
+        cell, name = cells[index], part(cells[index]) or ""
+        tokens = [output.data.get(PASSED) for output in done.outputs
+                  if output.output_type == "display_data"]
+        errors = {output.ename: output for output in done.outputs
+                  if output.output_type == "error"}
+        error = errors.get("CellTimeoutError") or next(iter(errors.values()), None)
+        passed = token in tokens
+        if "Tampered" in errors or kind == "canary" and token[::-1] in tokens:
+            trusted = False
+            notes.append((name, errors["Tampered"].evalue if "Tampered" in errors
+                          else "a check that must fail has passed"))
         elif kind == "canary":
-            if passed or error and error.ename == "Tampered":
-                trusted = False
-                notes.append((part(cell), "a check that must fail has passed"))
-        else:
-            cell.outputs = [] if passed else [told(error, ended)]
-            if error and error.ename == "Tampered":
-                notes.append((part(cell), f"tampered with: {error.evalue}"))
+            if not passed and not cell.outputs:   # what would show it was prevented
+                cell.outputs = [told(error, ended, secret)]
+                notes.append((name, "it passed, but nothing was executed after it"))
+            continue
+        elif "CellTimeoutError" in errors:
+            notes.append((name, "stopped: it took too long"))
+        elif kind == "own" and error and error.ename in ("SyntaxError",
+                                                         "IndentationError"):
+            notes.append((name, "the cell is not valid Python"))
+        if kind == "check":
+            cell.outputs = [] if passed else [told(error, ended, secret)]
             shadowed = passed and redefined(cells[:index], cell)
             if shadowed:
-                notes.append((part(cell), "the checks use names that were redefined: "
+                notes.append((name, "the checks use names that were redefined: "
                               + ", ".join(shadowed)))
-        if error and error.ename == "CellTimeoutError":
-            notes.append((part(cell) or "", "stopped: it took too long"))
+        elif kind == "own":
+            cell.outputs = [told(error, ended, secret)] if error else []
+        if any(output.evalue == QUOTES for output in cell.outputs):
+            notes.append((name, QUOTES))
     for cell in cells:
         if not trusted and is_check(cell):
             cell.outputs = [error_output("Hint", LATER)]
+            notes.append((part(cell), "tampered with: no points before you have looked"))
     return notes
 
 
-def told(error, ended=None):
-    """An error output in one line, without traceback."""
+def told(error, ended, secret):
+    """An error output in one line, without traceback and hidden tests."""
     if error is None:
         return error_output("Hint", f"not executed: {ended}." if ended else
                             "the cell did not come to its end.")
     if error.ename == "CellTimeoutError":
         return error_output("Hint", "stopped: it took too long.")
-    if error.ename == "Tampered":
-        return error_output("Hint", LATER)
+    if any(line in f"{error.evalue}" for line in secret):
+        return error_output("Hint", QUOTES)
     value = (str(error.evalue).strip().splitlines() or [""])[0][:400]
     return error_output(str(error.ename)[:80], value)
 
@@ -286,38 +318,29 @@ def redefined(cells, check):
     return sorted(used & assigned)
 
 
-def grade(course, work):
-    """Execute a submission; returns its notebook with verdicts, and notes."""
-    source = course.sources[work.exercise]
+def prepared(course, work):
+    """(cells, notes, notebook to execute or None, its roles) of a submission."""
+    source, unsolved = course.sources[work.exercise], course.unsolved[work.exercise]
     try:
-        cells = read(work.name, work.content)
+        cells, notes = restored(source, unsolved, read(work.name, work.content))
+        notes += [("", work.note)] if work.note else []
+        return cells, notes, *instrumented(cells)
     except UserError as error:
-        cells, notes, problem = [], [("", str(error))], str(error)
-    else:
-        problem, notes = "", [("", work.note)] if work.note else []
-    cells, found = restored(source, course.unsolved[work.exercise], cells)
-    if problem:
+        cells, _ = restored(source, unsolved, [])
         for cell in filter(is_check, cells):
-            cell.outputs = [error_output("Hint", f"{problem}.")]
-    else:
-        notes += found
-        notebook, roles = instrumented(cells)
-        notes += judged(cells, executed(course, work.exercise, notebook), roles)
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata["kernelspec"] = exercises.KERNEL
-    return notebook, notes
+            cell.outputs = [error_output("Hint", f"{error}.")]
+        return cells, [("", str(error))], None, []
 
 
-def executed(course, exercise, notebook):
+def executed(notebook, lab, args):
     """The notebook after it ran in the sandbox, however far it came."""
-    args = course.args
+    if notebook is None:
+        return None
     with tempfile.TemporaryDirectory(prefix="grade-") as temporary:
         path = Path(temporary) / "run.ipynb"
         nbformat.write(notebook, path)
-        exercises.copy_lab(exercises.EXERCISES / f"{exercise}.py", Path(temporary))
         process = PROCESSES.Process(target=sandbox.execute, daemon=True, args=(
-            path, temporary, args.cell_seconds, args.seconds, data_folder(),
-            not args.unsafe))
+            path, lab, args.cell_seconds, args.seconds, data_folder(), not args.unsafe))
         process.start()
         process.join(args.seconds + 120)
         process.kill()   # bubblewrap ends with it
@@ -338,8 +361,10 @@ def data_folder():
 # Into the gradebook ------------------------------------------------------------
 
 
-def saved(course, work, notebook, notes, digest):
+def saved(course, work, cells, notes, digest):
     """Put a graded submission into the gradebook and beside it."""
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = exercises.KERNEL
     with Gradebook(course.url) as book:
         book.update_or_create_student(work.student)
         submission = book.update_or_create_submission(work.exercise, work.student)
@@ -441,16 +466,16 @@ def reviewed(work, graded, given, comments):
     for cell, note in graded.metadata["lab"]["notes"]:
         why.setdefault(cell, []).append(note)
     for name, grade in given.items():
-        if grade.auto_score is None:
-            why.setdefault(name, []).append("written: needs points from a human")
-        elif grade.manual_score is not None:
+        if grade.manual_score is not None:
             why.setdefault(name, []).append("points by a human")
+        elif grade.auto_score is None:
+            why.setdefault(name, []).append("written: needs points from a human")
     rows = []
     for name, reasons in why.items():
         grade = given.get(name)
         points = "" if grade is None or grade.manual_score is None else (
             f"{grade.manual_score:g}")
-        rows.append([work.student, work.exercise, name, "; ".join(reasons),
+        rows.append([work.student, work.exercise, name, "; ".join(dict.fromkeys(reasons)),
                      f"{grade.score:g}" if grade else "",
                      f"{grade.max_score:g}" if grade else "", points,
                      comments.get((work.student, work.exercise, name), "")])
@@ -520,21 +545,28 @@ def grade_folder(folder, args):
     for exercise in sorted({work.exercise for work in works if not work.problem}):
         course.register(exercise)
     comments = take_marks(course)
-    waiting = [(work, course.digest(work)) for work in works if not work.problem]
-    graded = len(waiting)
-    waiting = [(work, digest) for work, digest in waiting
+    works_digests = [(work, course.digest(work)) for work in works if not work.problem]
+    waiting = [(work, digest) for work, digest in works_digests
                if not is_fresh(course, work, digest)]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        running = {pool.submit(grade, course, work): (work, digest)
-                   for work, digest in waiting}
+    with tempfile.TemporaryDirectory(prefix="lab-") as temporary, (
+            ThreadPoolExecutor(args.jobs)) as pool:
+        labs = Path(temporary)
+        for exercise in {work.exercise for work, _ in waiting}:
+            exercises.copy_lab(exercises.EXERCISES / f"{exercise}.py", labs / exercise)
+        running = {}
+        for work, digest in waiting:
+            cells, notes, notebook, roles = prepared(course, work)
+            future = pool.submit(executed, notebook, labs / work.exercise, args)
+            running[future] = work, digest, cells, notes, roles
         for number, future in enumerate(as_completed(running), 1):
-            work, digest = running[future]
-            notebook, notes = future.result()
-            saved(course, work, notebook, notes, digest)
+            work, digest, cells, notes, roles = running[future]
+            notes += judged(cells, future.result(), roles,
+                            course.secret(work.exercise))
+            saved(course, work, cells, notes, digest)
             print(f"{number} of {len(waiting)}: {work.student}, {work.exercise}",
                   flush=True)
     _, review = report(course, works, comments)
-    return (f"{graded} submissions, {len(waiting)} graded now, "
+    return (f"{len(works_digests)} submissions, {len(waiting)} graded now, "
             f"{sum(row[6] == '' for row in review)} lines to look at in "
             f"{shown(course.out / 'review.csv')}")
 
@@ -562,6 +594,7 @@ def main():
     # It calls alembic, which is beside this Python, by its name.
     os.environ["PATH"] = os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    os.environ["PYTHONPATH"] = str(LAB.parent)   # for the processes
     start = time.perf_counter()
     said = grade_folder(args.folder.resolve(), args)
     print(f"{said} ({time.perf_counter() - start:.0f} s)")

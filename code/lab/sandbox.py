@@ -111,8 +111,8 @@ class Run(Execute):
     def begin(self, path, cell_seconds, seconds):
         self.path, self.printed, self.killed = path, 0, None
         self.end = time.monotonic() + seconds
-        self.timeout_func = lambda cell: max(
-            1, min(cell_seconds, self.end - time.monotonic()))
+        self.timeout_func = lambda cell: max(1, min(
+            cell.metadata.get("seconds", cell_seconds), self.end - time.monotonic()))
 
     def preprocess_cell(self, cell, resources, index):
         if cell.cell_type == "code":

@@ -128,7 +128,8 @@ def names(raw):
     """{name: one that is safe in a path, a table and a page, and nobody else's}."""
     safe = {}
     for name in dict.fromkeys(raw):
-        plain = re.sub(r"^[\W_]+", "", re.sub(r"[^\w .@+-]+", "_", name))[:80].strip(" .")
+        plain = re.sub(r"[^\w .@+-]+", "_", name)[:80]
+        plain = re.sub(r"^[\W_]+|[\W_]+$", "", plain)
         wanted, number = plain or "unknown", 1
         while wanted.casefold() in (taken.casefold() for taken in safe.values()):
             number += 1
