@@ -64,8 +64,8 @@ def script(**cells):
     """What a student hands in, with these sources in the cells of these names."""
     text = STUDENT
     for name, source in cells.items():
-        cell = re.compile(rf'(# %% nbgrader={{"grade_id": "{name}".*?\n).*?(?=# %%)', re.S)
-        text = cell.sub(lambda match: f"{match[1]}{source}\n\n", text)
+        cell = rf'(# %% nbgrader={{"grade_id": "{name}".*?\n).*?(?=# %%)'
+        text = re.sub(cell, lambda match: f"{match[1]}{source}\n\n", text, flags=re.S)
     return text
 
 
@@ -131,10 +131,10 @@ HOSTILE = {
         flags=re.S), (2, 0)),
     "reads": ("toy.py", attack(
         "import linecache, pathlib\n"
-        "files = [str(path) for place in ['/work', '/home', '/root', '/tmp', '/exercise',"
-        " '/mnt', '/var'] for path in pathlib.Path(place).rglob('*')\n"
-        "         if path.name.endswith(('toy.py', '.db', '.csv', 'run.ipynb'))]\n"
-        "seen = [line for _, _, lines, _ in linecache.cache.values() for line in lines\n"
+        "files = [path for place in ['/home', '/root', '/tmp', '/exercise', '/mnt']\n"
+        "         for path in pathlib.Path(place).rglob('*')\n"
+        "         if path.name in ('toy.py', 'gradebook.db', 'run.ipynb')]\n"
+        "seen = [line for entry in linecache.cache.values() for line in entry[2]\n"
         "        if 'arange(8.0)' in line]\n"
         "def square(x):\n    raise ValueError(f'{seen} {len(files)}')"),
         (2, 0)),
@@ -149,7 +149,8 @@ HOSTILE = {
     "patches_code": ("toy.py", attack(
         "checks.equal.__code__ = (lambda *a, **k: None).__code__\n" + LIAR), (0, 0)),
     "patches_report": ("toy.py", attack(FORGE +
-        "import lab.checks\nlab.checks.passed = lambda token: forge(f\"passed('{token}')\")\n"
+        "import lab.checks\n"
+        "lab.checks.passed = lambda token: forge(f\"passed('{token}')\")\n"
         "checks.equal = lambda *a, **k: None\n" + LIAR), (0, 0)),
     "other_checks": ("toy.py", attack(FORGE +
         "import sys, types\nfake = types.SimpleNamespace(\n"
@@ -159,7 +160,8 @@ HOSTILE = {
         "import lab\nlab.checks = sys.modules['lab.checks'] = checks = fake\n" + LIAR),
         (0, 0)),
     "rebinds": ("toy.py", attack(
-        "class checks:\n    equal = staticmethod(lambda *a, **k: None)\n" + LIAR), (2, 0)),
+        "class checks:\n    equal = staticmethod(lambda *a, **k: None)\n" + LIAR),
+        (2, 0)),
     "run_cell": ("toy.py", attack(FORGE +
         "shell = type(get_ipython())\nrun = shell.run_cell_async\n"
         "async def run_cell_async(self, source, *a, **k):\n"
@@ -177,7 +179,7 @@ HOSTILE = {
         "        return True\n"
         "def square(x):\n    return torch.zeros(99).as_subclass(Liar)"), (2, 0)),
     "fills_disk": ("toy.py", attack(
-        "import os, glob\nfor place in ['/tmp', '/dev/shm', *glob.glob('/tmp/lab-*')]:\n"
+        "import glob\nfor place in ['/tmp', '/dev/shm', *glob.glob('/tmp/lab-*')]:\n"
         "    try:\n        with open(place + '/x', 'wb') as file:\n"
         "            for _ in range(30):\n                file.write(bytes(10 ** 8))\n"
         "    except OSError:\n        pass\n"

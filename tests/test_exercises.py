@@ -1,4 +1,4 @@
-"""Every exercise: what students get has no solution in it and fails, the source passes."""
+"""Every exercise: what students get has no solution and fails, its source passes."""
 
 import json
 import os

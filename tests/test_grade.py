@@ -17,7 +17,7 @@ import nbformat
 import pytest
 from nbgrader.api import Gradebook
 
-from hostile import HONEST, HOSTILE, EXERCISE, SQUARE, attack
+from hostile import EXERCISE, HONEST, HOSTILE, SQUARE, attack
 from lab import UserError, exercises, grade, sandbox, submissions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,7 +50,7 @@ def found(folder, files, untouched=lambda *file: False):
 
 @pytest.mark.parametrize("name, student", [
     ("Ada Lovelace_12345_assignsubmission_file_/toy.py", "Ada Lovelace_12345"),
-    ("Ada Lovelace_12345_assignsubmission_file/deep/er/toy.ipynb", "Ada Lovelace_12345"),
+    ("Ada Lovelace_12345_assignsubmission_file/a/b/toy.ipynb", "Ada Lovelace_12345"),
     ("lovelaceada_7_99_toy.py", "lovelaceada_7"),
     ("lovelaceada_LATE_7_99_toy-2.py", "lovelaceada_7"),
     ("ada/toy.py", "ada"),
@@ -96,12 +96,12 @@ def test_an_archive_bomb_is_not_opened(tmp_path):
 
 
 def test_the_exercise_is_known_by_name_or_cells(tmp_path):
-    cells = '# %% nbgrader={"grade_id": "conv2d"}\n# %% nbgrader={"grade_id": "windows"}'
+    cells = '# %% nbgrader={"grade_id": "%s"}\n'
     works = found(tmp_path, {
-        "a/Final_CONVOLUTION.py": "", "b/homework.py": cells,
-        "c/homework.ipynb": json.dumps({"grade_id": "setup", "x": {"grade_id": "double"}}),
-        "d/notes.pdf": "", "e/homework.py": "x = 1", "f/toy.py": "", "f/lab/checks.py": "",
-        "g/setup.py": '"grade_id": "setup"'})
+        "a/Final_CONVOLUTION.py": "", "d/notes.pdf": "", "e/homework.py": "x = 1",
+        "b/homework.py": cells % "conv2d" + cells % "windows",
+        "c/homework.ipynb": json.dumps([{"grade_id": "setup"}, {"grade_id": "double"}]),
+        "f/toy.py": "", "f/lab/checks.py": "", "g/setup.py": cells % "setup"})
     assert [(work[0], work[1]) for work in works] == [
         ("d", ""), ("e", ""), ("g", ""), ("a", "convolution"), ("b", "convolution"),
         ("c", "toy"), ("f", "toy")]
@@ -236,7 +236,7 @@ def test_an_attack_costs_only_its_own_points(toy):
             "memory": "of memory", "deleted_checks": "missing: square-checks",
             "edited_checks": "was edited", "reads": "quotes hidden tests",
             "invalid": "not valid Python", "not_a_notebook": "cannot be read",
-            "patches_checks": "lab.checks.alike was changed",
+            "patches_checks": "was changed",
             "transformer": "IPython was given a hook",
             "other_checks": "a check that must fail has passed"}.items():
         assert why in said[student], student
@@ -262,7 +262,7 @@ def test_only_what_changed_is_graded_again(toy):
     toy.hand_in("ada", attack(SQUARE).replace("YOUR ANSWER HERE", "Five."))
     assert "1 graded now, 1 lines" in toy.grade()
     assert toy.table("grades")[0]["score"] == "4"
-    assert "it had 0.5 points from a human" in toy.table("review")[0]["why"]
+    assert "it had 0.5 points from a human, but" in toy.table("review")[0]["why"]
 
     for points, why in [("much", "is not a number"), ("2", "2 of 1 points")]:
         toy.review(student="ada", points=points)
@@ -270,8 +270,10 @@ def test_only_what_changed_is_graded_again(toy):
             toy.grade()
     toy.review(student="ada", points="")
 
+    toy.review(student="ada", points="1")
     toy.source.write_text(EXERCISE.replace("1234.5", "-1234.5"), "utf-8")
-    assert "2 submissions, 2 graded now" in toy.grade()
+    assert "2 submissions, 2 graded now, 0 lines" in toy.grade()
+    assert toy.table("grades")[0]["score"] == "5"
     toy.source.write_text(EXERCISE.replace('"words"', '"other"'), "utf-8")
     with pytest.raises(UserError, match="move that folder away"):
         toy.grade()
@@ -298,7 +300,8 @@ def test_every_exercise_solved_and_unsolved(tmp_path, toy, monkeypatch):
                       if cell.metadata.get("nbgrader", {}).get("grade")
                       and cell.metadata.nbgrader.solution)
         row = grades[name, "solved"]
-        assert float(row["score"]) == float(row["max_score"]) - written, toy.page("solved")
+        assert float(row["score"]) == float(row["max_score"]) - written, (
+            toy.page("solved"))
         assert float(grades[name, "unsolved"]["score"]) == 0
     assert not [row for row in toy.table("review") if "needs points" not in row["why"]]
 
@@ -331,8 +334,8 @@ def test_the_sandbox_sees_little(tmp_path):
     finally:
         del os.environ["SECRET"]
     cells = nbformat.read(path, as_version=4).cells
-    told = ["".join(output.get("text", output.get("ename", "")) for output in cell.outputs)
-            for cell in cells]
+    told = ["".join(output.get("text", output.get("ename", ""))
+                    for output in cell.outputs) for cell in cells]
     assert set(eval(told[1])) <= {"bin", "sbin", "lib", "lib32", "lib64", "usr", "etc",
                                   "proc", "dev", "tmp", "exercise", "data",
                                   Path(sys.prefix).parts[1],
@@ -354,7 +357,7 @@ def test_without_bubblewrap_it_refuses(monkeypatch):
 
 def test_a_bubblewrap_that_may_not_work_is_reported(tmp_path, monkeypatch):
     program = tmp_path / "bwrap"
-    program.write_text("#!/bin/sh\necho 'No permissions to create namespace' >&2\nexit 1\n")
+    program.write_text("#!/bin/sh\necho 'No permissions' >&2\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(UserError, match="does not work here: No permissions"):

@@ -55,8 +55,8 @@ for case in [(9, 2, 2), (10, 3, 3, 1), (31, 3, 2, 2, 2), (28, 5, 1, 0, 3), (7, 7
 # %% [markdown]
 # ## 2. Sliding windows (2 points)
 #
-# Convolution and pooling look through the same windows. `Tensor.unfold(dim, size, step)`
-# gives all windows along one axis, as a view; use it for both axes.
+# Convolution and pooling look through the same windows. All windows along one axis
+# are `Tensor.unfold(dimension, size, step)`, a view; use it for both axes.
 
 # %% nbgrader={"grade_id": "windows", "solution": true}
 def windows(x, kernel, stride=1):
@@ -264,4 +264,4 @@ for layers in [[(7, 2), (3, 2), (3, 1)], [(5, 1), (2, 2), (5, 1), (2, 2)], []]:
 # %% [markdown] nbgrader={"grade_id": "three_by_three", "solution": true, "points": 2}
 # Three 3×3 have 27 C² weights, one 7×7 has 49 C², so the three are cheaper by almost
 # half; and there are three nonlinearities instead of one, so the function is richer.
-# They cost more memory, for the activations between them are kept for the backward pass.
+# They cost more memory, for backward needs the activations between them.

@@ -120,8 +120,8 @@ def overfits(model, inputs, targets, loss=F.cross_entropy, below=0.05, steps=200
         backward(model, value)
         for name, parameter in model.named_parameters():
             if step == 0 and parameter.requires_grad and parameter.grad is None:
-                raise Hint(f"{name} of {name_of(model)} gets no gradient: is it used in "
-                           "forward?")
+                raise Hint(f"{name} of {name_of(model)} gets no gradient: is it used "
+                           "in forward?")
         if not math.isfinite(value.item()):
             raise Hint(f"the loss of {name_of(model)} is {value.item()} after {step} "
                        "steps.")
@@ -143,8 +143,8 @@ def eval_mode(model, inputs):
                    "use nn.Dropout, or pass training=self.training to F.dropout.")
     for name, value in model.named_buffers():
         if not same(value, before[name]):
-            raise Hint(f"in eval mode {name_of(model)} changes {name}: use nn.BatchNorm "
-                       "as a submodule, or pass training=self.training.")
+            raise Hint(f"in eval mode {name_of(model)} changes {name}: use nn.BatchNorm"
+                       " as a submodule, or pass training=self.training.")
     with torch.no_grad():
         single = output_of(model, inputs[:1])
     if not close(single, first[:1], 1e-4):
@@ -219,8 +219,8 @@ def without(function, *operations):
         def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
             name = operation.overloadpacket.__name__
             if any(word in name for word in operations):
-                raise Hint(f"{name_of(function)} uses torch's own {name}, which is what "
-                           "you are to write.")
+                raise Hint(f"{name_of(function)} uses torch's own {name}, which is "
+                           "what you are to write.")
             return operation(*args, **kwargs or {})
 
     def watched(*inputs):
@@ -283,11 +283,11 @@ def explained(error, name):
 
 USUAL = [
     ("shapes cannot be multiplied|must match the size|same number of dim|"
-     "is invalid for input of size|Sizes of tensors must match|expected input.*channels",
+     "is invalid for input of size|Sizes of tensors must match|expected input.*channel",
      "print the shapes just before this line"),
-    ("expected scalar type|same dtype|have the same dtype|expected.*Long|Float but found",
+    ("expected scalar type|same dtype|expected.*Long|Float but found",
      "convert one of them: .float() or .long()"),
-    ("does not require grad", "the graph is cut: .item(), .detach(), .data, torch.tensor"),
+    ("does not require grad", "the graph is cut: .item(), .detach(), torch.tensor"),
     ("modified by an inplace operation", "write x = x + y instead of x += y"),
     ("Can't call numpy", "stay with torch: numpy has no gradients"),
 ]
@@ -359,7 +359,8 @@ def begin(name):
             print(f"{'✗' if hint else '✓'} {label}" + (f": {hint}" if hint else ""))
         elif hint:
             print(f"✗ {hint}")
-    print(f"{points} of {total} points by the checks that you can see; grading has more.")
+    print(f"{points} of {total} points by the checks that you can see; there are more "
+          "when it is graded.")
     raise SystemExit(0 if points == total else 1)
 
 

@@ -44,8 +44,9 @@ def bubblewrap():
             "machine, or, for work that you trust, with --unsafe")
     trial = subprocess.run([*wrapped({}), "true"], capture_output=True, text=True)
     if trial.returncode:
-        raise UserError(f"bubblewrap does not work here: {trial.stderr.strip()} (it needs "
-                        "version 0.8 and user namespaces; a container may forbid them)")
+        raise UserError(
+            f"bubblewrap does not work here: {trial.stderr.strip()} (it needs version "
+            "0.8 and user namespaces; a container may forbid them)")
     return program
 
 
@@ -65,7 +66,8 @@ def wrapped(readable, writable=(), environment=None):
         elif path.exists():
             words += ["--ro-bind", str(path), str(path)]
     pythons = {path: path for path in (sys.prefix, sys.base_prefix)}
-    for outside, inside in ({path: path for path in SYSTEM} | pythons | readable).items():
+    system = {path: path for path in SYSTEM}
+    for outside, inside in (system | pythons | readable).items():
         words += ["--ro-bind-try", str(outside), str(inside)]
     for path in writable:
         words += ["--bind", str(path), str(path)]

@@ -17,7 +17,7 @@ GRADE_ID = re.compile(rb'"grade_id":\s*"([\w-]+)"')
 
 @dataclass(frozen=True)
 class Submission:
-    """What a student handed in for an exercise: a file, or the reason why none counts."""
+    """A file that a student handed in for an exercise, or why it counts for none."""
 
     student: str
     exercise: str   # "" where no file says which
@@ -39,7 +39,8 @@ def found(folder, sources, untouched):
     for parts, content, when, problem in files:
         student = students[student_of(parts, sources)]
         exercise = "" if problem else exercise_of(parts[-1], content, sources)
-        file = ("/".join(parts), content, when, problem)
+        name = "/".join(parts).encode("utf-8", "replace").decode()
+        file = (name, content, when, problem)
         works.setdefault((student, exercise), []).append(file)
     submissions = []
     for (student, exercise), files in works.items():
@@ -51,7 +52,8 @@ def found(folder, sources, untouched):
         submissions += [
             Submission(student, "", name, problem=problem or "no exercise is in it")
             for name, _, _, problem in files if problem or not others]
-    return sorted(submissions, key=lambda work: (work.exercise, work.student, work.name))
+    return sorted(submissions,
+                  key=lambda work: (work.exercise, work.student, work.name))
 
 
 def walk(folder):
