@@ -240,7 +240,7 @@ def test_an_attack_costs_only_its_own_points(toy):
             "transformer": "IPython was given a hook",
             "other_checks": "a check that must fail has passed"}.items():
         assert why in said[student], student
-    assert "arange(8.0)" not in toy.page("reads")
+    assert "arange(8.0)" not in toy.page("reads").partition("<h3>")[0]
     assert not list(toy.out.rglob("*escape*"))
 
 

@@ -36,9 +36,9 @@ checks.begin(__name__)
 
 # %% nbgrader={"grade_id": "scaled", "solution": true}
 def scaled_dot_product(query, key, value, mask=None):
-    """query (B, H, T, d), key and value (B, H, S, d), mask broadcastable to (B, H, T, S).
+    """query (B, H, T, d), key and value (B, H, S, d) -> mixed values (B, H, T, d).
 
-    Returns the mixed values (B, H, T, d) and the weights (B, H, T, S).
+    mask: broadcastable to (B, H, T, S). Returns the weights (B, H, T, S), too.
     """
     ### BEGIN SOLUTION
     scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
@@ -59,8 +59,9 @@ def weights(query, key, value, mask=None):
 
 
 torch.manual_seed(0)
-query, key, value = torch.randn(2, 3, 4, 8), torch.randn(2, 3, 5, 8), torch.randn(2, 3, 5, 8)
-some = torch.tensor([[1, 1, 0, 0, 0], [0, 1, 1, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 1]]) > 0
+query, (key, value) = torch.randn(2, 3, 4, 8), torch.randn(2, 2, 3, 5, 8)
+some = torch.tensor([[1, 1, 0, 0, 0], [0, 1, 1, 0, 1],
+                     [1, 1, 1, 1, 1], [0, 0, 0, 0, 1]]) > 0
 own = checks.without(mixed, "scaled_dot_product")
 checks.shape(weights, query, key, value, expected=(2, 3, 4, 5))
 checks.equal(own, F.scaled_dot_product_attention, query, key, value)
@@ -68,8 +69,8 @@ checks.equal(own, F.scaled_dot_product_attention, query, key, value, some)
 ### BEGIN HIDDEN TESTS
 grown = [x.clone().requires_grad_() for x in (query, key, value)]
 checks.equal(own, F.scaled_dot_product_attention, *grown, some, tolerance=1e-4)
-checks.equal(lambda *x: weights(*x).sum(-1), lambda *x: torch.ones(2, 3, 4), *grown[:0],
-             query, key, value, some)
+checks.equal(lambda *x: weights(*x).sum(-1), lambda *x: torch.ones(2, 3, 4), query, key,
+             value, some)
 checks.equal(lambda *x: weights(*x) * ~some, lambda *x: torch.zeros(2, 3, 4, 5),
              query, key, value, some)
 nothing = some.clone()
@@ -232,15 +233,20 @@ if fresh.in_proj_bias.any() or fresh.out_proj.bias.any() or (
         not 0.30 < fresh.in_proj_weight.abs().max() <= (6 / 48) ** 0.5 + 1e-6):
     raise checks.Hint("the parameters do not begin as they should.")
 checks.call(attention.load_state_dict, reference.state_dict())
+def torchs(query, key, value, mask):
+    mask = None if mask is None else ~mask
+    return reference(query, key, value, need_weights=False, attn_mask=mask)[0]
+
+
 for mask in [None, torch.ones(4, 6).tril(1) > 0]:
-    checks.equal(checks.without(attention, "scaled_dot_product"),
-                 lambda q, k, v, m: reference(
-                     q, k, v, need_weights=False, attn_mask=None if m is None else ~m)[0],
+    checks.equal(checks.without(attention, "scaled_dot_product"), torchs,
                  x.clone().requires_grad_(), memory.clone().requires_grad_(),
                  torch.randn(2, 6, 12, requires_grad=True), mask, tolerance=1e-4)
 order = torch.randperm(6)
 checks.equal(attention, lambda q, k, v: attention(q, k[:, order], v[:, order]), x, memory,
              memory, tolerance=1e-4)
+
+
 class Pooled(nn.Module):
     def __init__(self):
         super().__init__()
@@ -263,6 +269,6 @@ checks.overfits(Pooled(), torch.randn(8, 5, 12), torch.arange(8) % 4)
 # %% [markdown] nbgrader={"grade_id": "words", "solution": true, "points": 2}
 # The output is permuted in the same way and otherwise unchanged, for scores depend on
 # contents only: "dog bites man" and "man bites dog" are one and the same. So positions
-# have to be put into the input (or into the scores). Each head has a softmax of its own,
-# so a position can look at several places for several reasons at once, where one softmax
-# can only mix them.
+# have to be put into the input (or into the scores). Each head has a softmax of its
+# own, so a position can look at several places for several reasons at once, where one
+# softmax can only mix them.

@@ -267,6 +267,6 @@ for _ in range(2):   # a gradient must not be added to the one before
 # With the shortcut dy/dx = 1 + F'(x): the product over all blocks contains the term 1, a
 # path on which the gradient arrives as it is, and many short ones. In a plain network
 # it is the one product of all F', which with BatchNorm grows with depth: hundreds of
-# times larger at 56 layers, so that no learning rate suits the first and the last layer.
+# times larger at 56 layers, so that no learning rate suits first and last layer.
 # A large gradient proves nothing: what counts is that it is of like size everywhere,
 # and whether training error falls has to be seen by training.

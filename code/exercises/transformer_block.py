@@ -91,7 +91,8 @@ def positions(length, width):
 
 # %% nbgrader={"grade_id": "positions-checks", "points": 3}
 checks.shape(positions, 6, 8, expected=(6, 8))
-checks.equal(lambda n, d: positions(n, d)[0], lambda n, d: torch.tensor([0.0, 1] * 4), 6, 8)
+checks.equal(lambda *size: positions(*size)[0], lambda *size: torch.tensor([0.0, 1] * 4),
+             6, 8)
 ### BEGIN HIDDEN TESTS
 def by_the_formula(length, width):
     import math
@@ -108,8 +109,8 @@ checks.equal(positions, by_the_formula, 50, 12, tolerance=1e-4)
 checks.equal(positions, by_the_formula, 1, 2)
 # The product of two encodings depends on their distance only.
 table = checks.call(positions, 40, 16)
-checks.equal(lambda x: (x @ x.t()).diagonal(3), lambda x: (x[0] @ x[3]).expand(37), table,
-             tolerance=1e-4)
+checks.equal(lambda x: (x @ x.t()).diagonal(3), lambda x: (x[0] @ x[3]).expand(37),
+             table, tolerance=1e-4)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -119,9 +120,9 @@ checks.equal(lambda x: (x @ x.t()).diagonal(3), lambda x: (x[0] @ x[3]).expand(3
 # added to its input. The paper's order (post-norm) is norm(x + f(x)), what is used today
 # (pre-norm) is x + f(norm(x)).
 #
-# Names as in `nn.TransformerEncoderLayer`: `self_attn` (take `nn.MultiheadAttention` with
-# `batch_first=True`), `linear1`, `linear2`, `norm1`, `norm2` (your `LayerNorm`), so that
-# its weights fit. Dropout follows the attention, the ReLU and `linear2`. Torch's mask is
+# Names as in `nn.TransformerEncoderLayer`: `self_attn` (take `nn.MultiheadAttention`
+# with `batch_first=True`), `linear1`, `linear2`, `norm1`, `norm2` (your `LayerNorm`), so
+# that its weights fit. Dropout follows the attention, the ReLU and `linear2`. Torch's mask is
 # True where attention is **not** allowed; pass it on as `attn_mask`, with
 # `need_weights=False`.
 
