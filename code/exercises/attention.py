@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Scaled dot-product and multi-head attention
 #
-# **Goal**: afterwards you can write attention with masks, say what the division by √d is
-# for, split it into heads, and load the weights of torch's own into yours.
+# **Goal**: afterwards you can write attention with masks, say what the division by √d
+# is for, split it into heads, and load the weights of torch's own into yours.
 #
 # **Time**: 60 to 90 minutes. **Points**: 19, of which a human gives 2.
 #
@@ -122,8 +122,8 @@ checks.reproducible(lambda: torch.tensor(mean_largest_weight(8, True, 50)))
 # %% [markdown]
 # ## 3. Masks (3 points)
 #
-# `causal_mask` lets a position see itself and what is before it; `padding_mask` lets all
-# see the first `lengths[b]` positions of sample b.
+# `causal_mask` lets a position see itself and what is before it; `padding_mask` lets
+# all see the first `lengths[b]` positions of sample b.
 
 # %% nbgrader={"grade_id": "masks", "solution": true}
 def causal_mask(length):
@@ -243,8 +243,8 @@ for mask in [None, torch.ones(4, 6).tril(1) > 0]:
                  x.clone().requires_grad_(), memory.clone().requires_grad_(),
                  torch.randn(2, 6, 12, requires_grad=True), mask, tolerance=1e-4)
 order = torch.randperm(6)
-checks.equal(attention, lambda q, k, v: attention(q, k[:, order], v[:, order]), x, memory,
-             memory, tolerance=1e-4)
+checks.equal(attention, lambda q, k, v: attention(q, k[:, order], v[:, order]),
+             x, memory, memory, tolerance=1e-4)
 
 
 class Pooled(nn.Module):

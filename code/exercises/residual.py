@@ -134,8 +134,9 @@ checks.equal(plain.eval(), lambda x: torch.zeros_like(x), x)
 #
 # The paper's networks for CIFAR-10 (section 4.2): a 3×3 convolution to 16 channels with
 # BatchNorm and ReLU (`conv1`, `bn1`); three stages of n blocks with 16, 32 and 64
-# channels (`layer1` to `layer3`, each an `nn.Sequential`), the first block of the second
-# and third stage with stride 2; the average over all positions; a linear layer (`fc`).
+# channels (`layer1` to `layer3`, each an `nn.Sequential`), the first block of the
+# second and third stage with stride 2; the average over all positions; a linear layer
+# (`fc`).
 # That makes 6n + 2 layers.
 
 # %% nbgrader={"grade_id": "network", "solution": true}
@@ -264,8 +265,8 @@ for _ in range(2):   # a gradient must not be added to the one before
 # gradient at the start prove that a network will train well?
 
 # %% [markdown] nbgrader={"grade_id": "words", "solution": true, "points": 2}
-# With the shortcut dy/dx = 1 + F'(x): the product over all blocks contains the term 1, a
-# path on which the gradient arrives as it is, and many short ones. In a plain network
+# With the shortcut dy/dx = 1 + F'(x): the product over all blocks contains the term 1,
+# a path on which the gradient arrives as it is, and many short ones. In a plain network
 # it is the one product of all F', which with BatchNorm grows with depth: hundreds of
 # times larger at 56 layers, so that no learning rate suits first and last layer.
 # A large gradient proves nothing: what counts is that it is of like size everywhere,

@@ -91,8 +91,8 @@ def positions(length, width):
 
 # %% nbgrader={"grade_id": "positions-checks", "points": 3}
 checks.shape(positions, 6, 8, expected=(6, 8))
-checks.equal(lambda *size: positions(*size)[0], lambda *size: torch.tensor([0.0, 1] * 4),
-             6, 8)
+checks.equal(lambda *size: positions(*size)[0],
+             lambda *size: torch.tensor([0.0, 1] * 4), 6, 8)
 ### BEGIN HIDDEN TESTS
 def by_the_formula(length, width):
     import math
@@ -116,15 +116,15 @@ checks.equal(lambda x: (x @ x.t()).diagonal(3), lambda x: (x[0] @ x[3]).expand(3
 # %% [markdown]
 # ## 3. The block (6 points)
 #
-# Self-attention, then two linear layers with a ReLU between them; each has a norm and is
-# added to its input. The paper's order (post-norm) is norm(x + f(x)), what is used today
-# (pre-norm) is x + f(norm(x)).
+# Self-attention, then two linear layers with a ReLU between them; each has a norm and
+# is added to its input. The paper's order (post-norm) is norm(x + f(x)), what is used
+# today (pre-norm) is x + f(norm(x)).
 #
 # Names as in `nn.TransformerEncoderLayer`: `self_attn` (take `nn.MultiheadAttention`
-# with `batch_first=True`), `linear1`, `linear2`, `norm1`, `norm2` (your `LayerNorm`), so
-# that its weights fit. Dropout follows the attention, the ReLU and `linear2`. Torch's mask is
-# True where attention is **not** allowed; pass it on as `attn_mask`, with
-# `need_weights=False`.
+# with `batch_first=True`), `linear1`, `linear2`, `norm1`, `norm2` (your `LayerNorm`),
+# so that its weights fit. Dropout follows the attention, the ReLU and `linear2`.
+# Torch's mask is True where attention is **not** allowed; pass it on as `attn_mask`,
+# with `need_weights=False`.
 
 # %% nbgrader={"grade_id": "block", "solution": true}
 class Block(nn.Module):
@@ -176,7 +176,8 @@ for norm_first in [False, True]:
 torch.manual_seed(1)
 dropped = checks.call(Block, 16, 4, 32, 0.5).train()
 checks.reproducible(lambda: dropped(x))
-if not any(isinstance(part, nn.Dropout) and part.p == 0.5 for part in dropped.modules()):
+if not any(isinstance(part, nn.Dropout) and part.p == 0.5
+           for part in dropped.modules()):
     raise checks.Hint("Block has no nn.Dropout with the rate that it is given.")
 ### END HIDDEN TESTS
 
@@ -184,8 +185,8 @@ if not any(isinstance(part, nn.Dropout) and part.p == 0.5 for part in dropped.mo
 # ## 4. A language model (4 points)
 #
 # Embedding of the tokens plus `positions`, `depth` pre-norm blocks with 4 heads and 4 D
-# hidden features, a `LayerNorm`, and one linear layer to the logits of the next token. A
-# position must not see the ones after it.
+# hidden features, a `LayerNorm`, and one linear layer to the logits of the next token.
+# A position must not see the ones after it.
 
 # %% nbgrader={"grade_id": "model", "solution": true}
 class LanguageModel(nn.Module):
@@ -250,7 +251,8 @@ checks.eval_mode(model, tokens)
 # reason? What is the norm before the last linear layer for? Three or four sentences.
 
 # %% [markdown] nbgrader={"grade_id": "words", "solution": true, "points": 2}
-# In the pre-norm block dy/dx = 1 + f'(norm(x)) norm'(x): the 1 carries the gradient past
-# all blocks. Post-norm puts a norm on this path itself, so the gradients near the output
-# are large at the start and a full learning rate breaks them. In the pre-norm stack each
-# block adds to x and nothing brings it back to a fixed size: the last norm does.
+# In the pre-norm block dy/dx = 1 + f'(norm(x)) norm'(x): the 1 carries the gradient
+# past all blocks. Post-norm puts a norm on this path itself, so the gradients near the
+# output are large at the start and a full learning rate breaks them. In the pre-norm
+# stack each block adds to x and nothing brings it back to a fixed size: the last norm
+# does.

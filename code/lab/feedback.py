@@ -15,12 +15,19 @@ table {{ border-collapse: collapse; width: 100% }}
 th, td {{ text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0;
          border-bottom: 1px solid #ddd }}
 td:nth-child(2) {{ white-space: nowrap }}
+img {{ max-width: 100% }}
 pre {{ background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: 14px }}
 </style>
 <h1>Feedback for {student}</h1>
 {sections}
 </html>
 """
+
+
+def pictures(cell):
+    return [html.escape("".join(output.data["image/png"].split()))
+            for output in cell.get("outputs", [])
+            if output.output_type == "display_data"]
 
 
 def section(work, graded, given, comments, total, most):
@@ -30,7 +37,7 @@ def section(work, graded, given, comments, total, most):
         name = part(cell)
         said = [output.evalue if output.ename == "Hint"
                 else f"{output.ename}: {output.evalue}"
-                for output in cell.get("outputs", [])]
+                for output in cell.get("outputs", []) if output.output_type == "error"]
         grade = given.get(name)
         if grade:
             score = f"{grade.score:g} of {grade.max_score:g}"
@@ -43,6 +50,8 @@ def section(work, graded, given, comments, total, most):
         if not is_locked(cell) and cell.source.strip():
             code.append(f"<pre>{html.escape(cell.source)}</pre>")
             code += [f"<p>{html.escape(text)}</p>" for text in said if not grade]
+            code += [f'<img alt="figure" src="data:image/png;base64,{picture}">'
+                     for picture in pictures(cell)]
     cells = "\n".join("<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in row)
                       + "</tr>" for row in rows)
     overall = comments.get((work.student, work.exercise, ""), "")

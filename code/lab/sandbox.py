@@ -29,7 +29,7 @@ MiB = 2 ** 20
 MEMORY = 4096 * MiB    # of all processes together
 THREADS = 256
 OUTPUT = 64 * MiB      # of all cells together; of one cell KEPT characters are kept
-KEPT = 100_000
+KEPT = 1_000_000
 SYSTEM = ["/usr", "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime",
           "/etc/fonts", "/etc/passwd"]
 
@@ -79,7 +79,7 @@ def wrapped(readable, writable=(), environment=None):
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8",
                "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE",
-               "MPLBACKEND": "agg", "PYTHONDONTWRITEBYTECODE": "1"}
+               "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def kernel_in(command, folder, sandboxed):
