@@ -80,7 +80,7 @@ HONEST = {
     "empty": ("toy.py", script(), (0, 0)),
     "without_marks": ("toy.py", f"import torch\n{DOUBLE}\n{SQUARE}\n", (2, 2)),
     "own_cells": ("toy.py", script(
-        double=f"helper = 2\n\n# %%\ndef double(x):\n    return helper * x",
+        double="helper = 2\n\n# %%\ndef double(x):\n    return helper * x",
         square=SQUARE), (2, 2)),
     "noisy": ("toy.py", attack(
         "import sys, warnings\nwarnings.warn('x')\nprint('y', file=sys.stderr)\n"

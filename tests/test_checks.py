@@ -114,6 +114,8 @@ def test_overfits():
         checks.overfits, Network(spare=True), X, labels)
     assert "has a loss of" in fails(
         checks.overfits, Network(), torch.ones(4, 6), labels, steps=20)
+    assert "Flatten has no parameters" in fails(
+        checks.overfits, nn.Flatten(), X, labels)
     network = Network()
     before = [parameter.clone() for parameter in network.parameters()]
     checks.overfits(network, X, labels)

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbgrader.api import Gradebook
 
 from hostile import EXERCISE, HONEST, HOSTILE, SQUARE, attack
-from lab import UserError, exercises, grade, sandbox, submissions
+from lab import UserError, exercises, grade, sandbox, submissions, verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = {"convolution": {"setup", "conv2d", "windows"}, "toy": {"setup", "double"}}
@@ -304,6 +305,24 @@ def test_every_exercise_solved_and_unsolved(tmp_path, toy, monkeypatch):
             toy.page("solved"))
         assert float(grades[name, "unsolved"]["score"]) == 0
     assert not [row for row in toy.table("review") if "needs points" not in row["why"]]
+
+
+def test_of_outputs_only_pictures_are_kept():
+    def output(**data):
+        return nbformat.v4.new_output("display_data", data)
+
+    kept = verdicts.figures([
+        output(**{"image/png": "iVBORw0KGgo=\n", "text/html": "<script>"}),
+        output(**{"image/png": '"><script>'}), output(**{"text/html": "<script>"}),
+        nbformat.v4.new_output("stream", text="x")])
+    assert [dict(one.data) for one in kept] == [{"image/png": "iVBORw0KGgo="}]
+
+
+def test_every_canary_fails():
+    from lab import checks
+    for line in verdicts.CANARIES:
+        with pytest.raises((checks.Hint, AssertionError)):
+            exec(line, {"torch": torch, "checks": checks})
 
 
 # The sandbox and the command -----------------------------------------------------

@@ -113,6 +113,8 @@ def overfits(model, inputs, targets, loss=F.cross_entropy, below=0.05, steps=200
              lr=0.01):
     """Adam brings the loss of this one batch under `below`; every parameter learns."""
     model = copy.deepcopy(model).train()
+    if not list(model.parameters()):
+        raise Hint(f"{name_of(model)} has no parameters: are its layers attributes?")
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     for step in range(steps):
         optimizer.zero_grad()
