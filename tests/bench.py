@@ -1,15 +1,17 @@
 """What the lectures cost in time and memory: npm run bench [-- PART ...].
 
-Parts: models, attention, transformer, import, demos, preprocess, ready, build, live;
-without any, all. Medians are shown; what is compared runs in interleaved pairs, so that
-whatever else the machine does hits both, and the median is that of the pairs' ratios.
-An aim is met where the upper end of the bootstrap's 95 % interval meets it.
+Parts: models, attention, transformer, import, demos, preprocess, ready, build, live,
+grading; without any, all. Medians are shown; what is compared runs in interleaved
+pairs, so that whatever else the machine does hits both, and the median is that of the
+pairs' ratios. An aim is met where the upper end of the bootstrap's 95 % interval meets
+it.
 """
 import os
 
 # OpenMP threads that spin while they wait slow down whatever else is running.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import csv
 import gzip
 import importlib
 import inspect
@@ -522,9 +524,43 @@ def bare_call():
     manager.shutdown_kernel(now=True)
 
 
+def grading():
+    """80 solved exercises and 20 attacks, in one go; nothing may be lost."""
+    from hostile import EXERCISE, HOSTILE
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        shutil.copytree(ROOT / "code/lab", folder / "code/lab")
+        exercises, submissions = folder / "code/exercises", folder / "submissions"
+        exercises.mkdir()
+        shutil.copy(ROOT / "code/exercises/convolution.py", exercises)
+        (exercises / "toy.py").write_text(EXERCISE, "utf-8")
+        wanted = {}
+        for number in range(80):
+            student = submissions / f"student{number}"
+            student.mkdir(parents=True)
+            shutil.copy(exercises / "convolution.py", student)
+            wanted[student.name] = "16"   # the other two are a human's
+        for name, (file, content, points) in list(HOSTILE.items())[:20]:
+            (submissions / name).mkdir()
+            (submissions / name / file).write_text(content, "utf-8")
+            wanted[name] = f"{sum(points):g}"
+        command = [sys.executable, folder / "code/lab/grade.py", submissions,
+                   "--cell-seconds", "20"]
+        for what in ["100 submissions, 20 of them attacks, graded", "the same again"]:
+            start = time.perf_counter()
+            run(*command, cwd=folder)
+            report(what, "s", [time.perf_counter() - start])
+        with (folder / "out/grades/submissions/grades.csv").open() as file:
+            found = {row["student"]: row["score"] for row in csv.DictReader(file)}
+        lost = {name: found.get(name) for name, points in wanted.items()
+                if found.get(name) != points}
+        report("lost, or with other points than they deserve", "", [len(lost)])
+        print(lost or "")
+
+
 PARTS = {"models": models, "attention": attention, "transformer": transformers,
          "import": imports, "demos": demos, "preprocess": preprocess, "ready": ready,
-         "build": build, "live": live}
+         "build": build, "live": live, "grading": grading}
 
 if __name__ == "__main__":
     unknown = [name for name in sys.argv[1:] if name not in PARTS]

@@ -1,0 +1,440 @@
+"""Checks for exercises: what is wrong comes as a hint, not as a traceback.
+
+A check takes the student's function or model first and raises Hint where it does not
+hold. `python NAME.py` runs the cells of an exercise and says what they are worth
+(`begin`). This file is copied beside every exercise and needs only torch.
+
+When an exercise is graded, `guard` remembers what the checks rely on before the
+submission's code runs, and `passed` reports a cell only while all of it is unchanged.
+"""
+
+import builtins
+import copy
+import json
+import linecache
+import math
+import re
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.autograd import gradcheck
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+CELL = re.compile(r"^# %%(.*)$", re.M)
+NBGRADER = re.compile(r"nbgrader=(\{.*\})")
+PASSED = "application/vnd.lab.passed"
+
+
+class Hint(AssertionError):
+    """What to look at; shown as one line, in a notebook too."""
+
+    def _render_traceback_(self):
+        return [f"Hint: {self}"]
+
+
+class Tampered(Exception):
+    """Something that the checks rely on is not what it was."""
+
+
+# Checks ---------------------------------------------------------------------
+
+
+def parameters(model, expected):
+    """The model has `expected` trainable parameters."""
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if count != expected:
+        parts = {name: sum(p.numel() for p in part.parameters() if p.requires_grad)
+                 for name, part in model.named_children()}
+        listed = ", ".join(f"{name} {number:,}" for name, number in parts.items())
+        raise Hint(f"{name_of(model)} has {count:,} trainable parameters instead of "
+                   f"{expected:,}" + (f" ({listed})" if listed else "") + ".")
+
+
+def shape(function, *inputs, expected):
+    """function(*inputs) is a tensor of the shape `expected`."""
+    found = tuple(output_of(function, *inputs).shape)
+    if found != tuple(expected):
+        raise Hint(f"{name_of(function)} returns shape {found} instead of "
+                   f"{tuple(expected)} for {described(inputs)}.")
+
+
+def equal(function, reference, *inputs, tolerance=1e-5):
+    """function and reference give the same for these inputs, gradients too.
+
+    Tensors agree within `tolerance` of the largest expected value; so do the gradients
+    of all inputs that require one. Anything else, such as a number, is equal.
+    """
+    expected_inputs = copy.deepcopy(inputs)
+    expected = reference(*expected_inputs)
+    if not isinstance(expected, torch.Tensor):
+        found = call(function, *inputs)
+        if type(found) is not type(expected) or found != expected:
+            raise Hint(f"{name_of(function)} returns {found!r} instead of "
+                       f"{expected!r} for {described(inputs)}.")
+        return
+    inputs = copy.deepcopy(inputs)
+    found = output_of(function, *inputs)
+    alike(f"{name_of(function)}({described(inputs)})", found, expected, tolerance)
+    for given, kept in zip(inputs, expected_inputs):
+        if isinstance(given, torch.Tensor) and not same(given, kept):
+            raise Hint(f"{name_of(function)} changes its input: work on a copy.")
+    wanted = [(index, value) for index, value in enumerate(expected_inputs)
+              if isinstance(value, torch.Tensor) and value.requires_grad]
+    if wanted:
+        weight = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0))
+        backward(function, (found * weight).sum())
+        (expected * weight).sum().backward()
+        for index, value in wanted:
+            if value.grad is not None:
+                alike(f"the gradient of {name_of(function)} for input {index + 1}",
+                      inputs[index].grad, value.grad, 10 * tolerance)
+
+
+def gradient(function, *inputs):
+    """Backward agrees with numerical differences, in double precision."""
+    inputs = [x.detach().double().requires_grad_()
+              if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+              for x in copy.deepcopy(inputs)]
+    backward(function, output_of(function, *inputs).sum())
+    try:
+        gradcheck(lambda *values: call(function, *values), inputs)
+    except Hint:
+        raise
+    except Exception as error:
+        raise Hint(f"the gradient of {name_of(function)} is not that of its output "
+                   f"({first_line(error)}).") from None
+
+
+def overfits(model, inputs, targets, loss=F.cross_entropy, below=0.05, steps=200,
+             lr=0.01):
+    """Adam brings the loss of this one batch under `below`; every parameter learns."""
+    model = copy.deepcopy(model).train()
+    if not list(model.parameters()):
+        raise Hint(f"{name_of(model)} has no parameters: are its layers attributes?")
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    for step in range(steps):
+        optimizer.zero_grad()
+        value = loss(output_of(model, inputs), targets)
+        backward(model, value)
+        for name, parameter in model.named_parameters():
+            if step == 0 and parameter.requires_grad and parameter.grad is None:
+                raise Hint(f"{name} of {name_of(model)} gets no gradient: is it used "
+                           "in forward?")
+        if not math.isfinite(value.item()):
+            raise Hint(f"the loss of {name_of(model)} is {value.item()} after {step} "
+                       "steps.")
+        if value.item() < below:
+            return
+        optimizer.step()
+    raise Hint(f"after {steps} steps on one batch {name_of(model)} has a loss of "
+               f"{value.item():.2g}; a correct one comes under {below:g}.")
+
+
+def eval_mode(model, inputs):
+    """In eval mode a sample's output depends on this sample alone, and on no chance."""
+    model = copy.deepcopy(model).eval()
+    before = copy.deepcopy(dict(model.named_buffers()))
+    with torch.no_grad():
+        first, second = (output_of(model, inputs) for _ in range(2))
+    if not same(first, second):
+        raise Hint(f"in eval mode {name_of(model)} gives two answers for one input: "
+                   "use nn.Dropout, or pass training=self.training to F.dropout.")
+    for name, value in model.named_buffers():
+        if not same(value, before[name]):
+            raise Hint(f"in eval mode {name_of(model)} changes {name}: use nn.BatchNorm"
+                       " as a submodule, or pass training=self.training.")
+    with torch.no_grad():
+        single = output_of(model, inputs[:1])
+    if not close(single, first[:1], 1e-4):
+        raise Hint(f"in eval mode the output of {name_of(model)} for a sample depends "
+                   "on the other samples of its batch.")
+
+
+def reproducible(run, seed=0):
+    """run() gives the same after the same torch.manual_seed, and uses it."""
+    def after(number):
+        manual_seed(number)
+        return output_of(run)
+
+    if not same(after(seed), after(seed)):
+        raise Hint(f"{name_of(run)} gives something else each time after the same "
+                   "torch.manual_seed: does it draw random numbers from elsewhere?")
+    if same(after(seed), after(seed + 1)):
+        raise Hint(f"{name_of(run)} gives the same for every seed: does it set one?")
+
+
+def accuracy(train, inputs, labels, at_least, seconds):
+    """train() returns, within `seconds`, a model that is right this often.
+
+    Seconds are those of one processor core, so that other work on the machine costs
+    none. inputs and labels are of a test set that train() has not seen. Returns the
+    accuracy.
+    """
+    start = process_time()
+    model = call(train)
+    taken = process_time() - start
+    if not isinstance(model, nn.Module):
+        raise Hint(f"{name_of(train)} returns a {type(model).__name__} instead of a "
+                   "model.")
+    if taken > seconds:
+        raise Hint(f"{name_of(train)} took {taken:.0f} s; the budget is {seconds} s.")
+    model.eval()
+    with torch.no_grad():
+        right = sum(int((output_of(model, x).argmax(1) == y).sum()) for x, y in
+                    zip(inputs.split(250), labels.split(250)))
+    if right < at_least * len(labels):
+        raise Hint(f"the model of {name_of(train)} is right for "
+                   f"{right / len(labels):.1%} of the test set; {at_least:.0%} are "
+                   "asked for.")
+    return right / len(labels)
+
+
+# What the student's code is called with --------------------------------------
+
+
+def call(function, *inputs):
+    """function(*inputs); whatever it raises becomes a hint."""
+    try:
+        return function(*inputs)
+    except Hint:
+        raise
+    except (Exception, SystemExit) as error:
+        raise Hint(explained(error, name_of(function))) from None
+
+
+def output_of(function, *inputs):
+    """function(*inputs), which must be a tensor."""
+    found = call(function, *inputs)
+    if found is None:
+        raise Hint(f"{name_of(function)} returns None: is its `return` missing?")
+    if type(found) is not torch.Tensor:
+        raise Hint(f"{name_of(function)} returns a {type(found).__name__} instead of a "
+                   "torch.Tensor.")
+    return found
+
+
+def without(function, *operations):
+    """The same function, which fails if torch runs an operation named like these."""
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            name = operation.overloadpacket.__name__
+            if any(word in name for word in operations):
+                raise Hint(f"{name_of(function)} uses torch's own {name}, which is "
+                           "what you are to write.")
+            return operation(*args, **kwargs or {})
+
+    def watched(*inputs):
+        with Watch():
+            return function(*inputs)
+
+    watched.__name__ = name_of(function)
+    return watched
+
+
+def backward(function, value):
+    """value.backward(), where `value` was computed from an output of function."""
+    if not value.requires_grad:
+        raise Hint(f"no gradient reaches the inputs and parameters of "
+                   f"{name_of(function)}: it leaves the graph with .item(), .detach(), "
+                   ".data, torch.no_grad or torch.tensor.")
+    try:
+        value.backward()
+    except Exception as error:
+        raise Hint(explained(error, f"backward through {name_of(function)}")) from None
+
+
+def alike(what, found, expected, tolerance):
+    """Same shape, same dtype, same values; says which of them is not."""
+    if found is None:
+        raise Hint(f"{what} is missing: its graph is cut.")
+    if found.shape != expected.shape:
+        raise Hint(f"{what} has shape {tuple(found.shape)} instead of "
+                   f"{tuple(expected.shape)}.")
+    if found.dtype != expected.dtype:
+        raise Hint(f"{what} is {found.dtype} instead of {expected.dtype}.")
+    if not close(found, expected, tolerance):
+        if found.isnan().any():
+            raise Hint(f"{what} contains NaN.")
+        wrong = (found.double() - expected.double()).abs()
+        place = tuple(int(i) for i in torch.unravel_index(wrong.argmax(), wrong.shape))
+        raise Hint(f"{what} is wrong by up to {wrong.max():.2g}: at {list(place)} it "
+                   f"is {found[place]:.4g} instead of {expected[place]:.4g}.")
+
+
+def close(found, expected, tolerance):
+    """Whether all values agree within `tolerance` of the largest expected one."""
+    if not found.is_floating_point():
+        return same(found, expected)
+    scale = float(expected.detach().abs().max()) if expected.numel() else 1.0
+    return allclose(found, expected, rtol=0, atol=tolerance * max(scale, 1e-6))
+
+
+def explained(error, name):
+    """One line for an exception of the student's code, with where it was raised."""
+    text = first_line(error)
+    if isinstance(error, NotImplementedError) and not str(error):
+        return f"{name} is not written yet."
+    for pattern, hint in USUAL:
+        if re.search(pattern, text):
+            text += f" ({hint})"
+            break
+    return f"{name} fails with {type(error).__name__}: {text}{place_of(error)}"
+
+
+USUAL = [
+    ("shapes cannot be multiplied|must match the size|same number of dim|"
+     "is invalid for input of size|Sizes of tensors must match|expected input.*channel",
+     "print the shapes just before this line"),
+    ("expected scalar type|same dtype|expected.*Long|Float but found",
+     "convert one of them: .float() or .long()"),
+    ("does not require grad", "the graph is cut: .item(), .detach(), torch.tensor"),
+    ("modified by an inplace operation", "write x = x + y instead of x += y"),
+    ("Can't call numpy", "stay with torch: numpy has no gradients"),
+]
+
+
+def place_of(error):
+    """', line 12: code' of the deepest frame that is the student's own."""
+    frames, trace = [], error.__traceback__
+    while trace:
+        frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    own = [frame for frame in frames if frame[0] != __file__
+           and "site-packages" not in frame[0] and not frame[0].startswith("<frozen")
+           and "lab.checks.passed(" not in "".join(linecache.getlines(frame[0]))]
+    if not own:
+        return "."
+    line = linecache.getline(*own[-1]).strip()
+    return f", line {own[-1][1]}: {line}" if line else "."
+
+
+def name_of(function):
+    name = getattr(function, "__name__", type(function).__name__)
+    return "your function" if name == "<lambda>" else name
+
+
+def described(inputs):
+    """The inputs in short: shapes of tensors, other values as they are."""
+    return ", ".join(f"tensor{list(value.shape)}" if isinstance(value, torch.Tensor)
+                     else type(value).__name__ if isinstance(value, nn.Module)
+                     else repr(value)[:60] for value in inputs)
+
+
+def first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+# Taken before any submission can replace them.
+allclose, same, manual_seed = torch.allclose, torch.equal, torch.manual_seed
+process_time = time.process_time
+
+
+# An exercise as a script ------------------------------------------------------
+
+
+def begin(name):
+    """First line of an exercise, with __name__: run as a script, do it cell by cell.
+
+    A cell that fails stops no other; each check cell says what it is worth, and the
+    exit status is 0 when all hold. In a notebook, or imported, this does nothing.
+    """
+    if name != "__main__" or "get_ipython" in vars(builtins) or begin.running:
+        return
+    begin.running = True
+    path = Path(sys.modules["__main__"].__file__)
+    text = path.read_text("utf-8")
+    starts = [match.start() for match in CELL.finditer(text)] + [len(text)]
+    points = total = 0
+    for start, end in zip(starts, starts[1:]):
+        header, _, source = text[start:end].partition("\n")
+        settings = NBGRADER.search(header)
+        settings = json.loads(settings[1]) if settings else {}
+        if "[markdown]" in header:
+            continue
+        above = "\n" * (text[:start].count("\n") + 1)
+        hint = run_cell(compile(above + source, str(path), "exec"))
+        if "points" in settings and not settings.get("solution"):
+            total += settings["points"]
+            points += 0 if hint else settings["points"]
+            label = settings["grade_id"].removesuffix("-checks")
+            print(f"{'✗' if hint else '✓'} {label}" + (f": {hint}" if hint else ""))
+        elif hint:
+            print(f"✗ {hint}")
+    print(f"{points} of {total} points by the checks that you can see; there are more "
+          "when it is graded.")
+    raise SystemExit(0 if points == total else 1)
+
+
+begin.running = False
+
+
+def run_cell(code):
+    """Execute a cell in __main__; returns a hint if it fails, else None."""
+    try:
+        exec(code, vars(sys.modules["__main__"]))
+    except Hint as hint:
+        return str(hint)
+    except Exception as error:
+        if isinstance(error, NotImplementedError) and not str(error):
+            return "not written yet."
+        return explained(error, "this cell")
+
+
+# While an exercise is graded --------------------------------------------------
+
+
+def guard():
+    """Remember what the checks rely on, before the submission's code runs.
+
+    Makes `passed(token)`, which ends every check cell of a submission being graded.
+    """
+    global passed
+    from IPython import get_ipython
+    from IPython.display import publish_display_data
+
+    shell = get_ipython()
+    attributes, code_of, fail = vars, body, Tampered  # bound: out of reach from now on
+
+    def hooks():
+        """What IPython does to the text of a cell, or around it."""
+        manager = shell.input_transformer_manager
+        return [list(functions) for functions in (
+            shell.ast_transformers, manager.cleanup_transforms, manager.line_transforms,
+            manager.token_transformers, shell.input_transformers_post,
+            *shell.events.callbacks.values())]
+
+    def passed(token):
+        """Report that a cell came to its end; Tampered where that means nothing."""
+        for owner, name, value, code in known:
+            now = attributes(owner).get(name)
+            if now is not value or code_of(now) is not code:
+                raise fail(f"{of(owner)}.{name} was changed")
+        for name in attributes(shell):
+            if name not in own and name in methods:
+                raise fail(f"{of(shell)}.{name} was changed")
+        if hooks() != hooked:
+            raise fail("IPython was given a hook")
+        publish_display_data({PASSED: token})
+
+    def of(owner):
+        return getattr(owner, "__name__", type(owner).__name__)
+
+    owners = [sys.modules[__name__], builtins, copy, json, math, re, time, torch, nn, F,
+              torch.autograd, torch.testing, torch.optim, torch.Tensor, nn.Module,
+              torch.Generator, Hint, shell, *type(shell).__mro__]
+    known = [(owner, name, value, code_of(value)) for owner in owners
+             for name, value in attributes(owner).items()
+             if callable(value) and name not in REPLACED]
+    own, methods, hooked = set(attributes(shell)), set(dir(type(shell))), hooks()
+
+
+# By Jupyter for every cell, and by torch itself once there is an optimizer.
+REPLACED = ["input", "manual_seed"]
+
+
+def body(value):
+    return getattr(value, "__code__", None)

@@ -1,0 +1,257 @@
+"""From what a student handed in to what is executed, and from that to verdicts.
+
+Checks share a process with the submission. So they are those of the source, whatever
+was handed in; each has to report its end with a token of its own; and canaries, checks
+that must fail, show when it is the checks that were changed.
+"""
+
+import ast
+import builtins
+import copy
+import random
+import re
+import secrets
+
+import jupytext
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbgrader.utils import is_grade, is_locked, is_solution
+
+from lab import UserError, exercises
+
+PASSED = "application/vnd.lab.passed"   # as lab.checks has it
+CANARIES = [   # each of them must fail
+    "checks.equal(lambda x: x, lambda x: x + 1, torch.zeros(2))",
+    "checks.shape(torch.flatten, torch.zeros(2, 2), expected=(2, 2))",
+    "checks.parameters(torch.nn.Linear(2, 2), 5)",
+    "checks.gradient(lambda x: x * x.detach(), torch.ones(2))",
+    "checks.overfits(torch.nn.Flatten(), torch.zeros(2, 2), torch.arange(2))",
+    "checks.eval_mode(torch.nn.BatchNorm1d(2, track_running_stats=False), "
+    "torch.eye(2))",
+    "checks.reproducible(lambda: torch.zeros(2))",
+    "checks.accuracy(lambda: torch.nn.Flatten(), torch.eye(2), torch.arange(2), 2, 9)",
+    "checks.without(torch.sum, 'sum')(torch.ones(2))",
+    "assert torch.equal(torch.zeros(2), torch.ones(2))",
+]
+LATER = "a human looks at this one first."
+QUOTES = "the message quotes hidden tests"
+
+
+def read(name, content):
+    """The cells of a submission, with nothing but their text and grade_id."""
+    try:
+        text = content.decode("utf-8-sig")
+        notebook = (nbformat.reads(text, as_version=4) if name.endswith(".ipynb")
+                    else jupytext.reads(text, "py:percent"))
+        cells = []
+        for cell in notebook.cells:
+            new = new_code_cell if cell.cell_type == "code" else new_markdown_cell
+            cells.append(new(plain(cell.source),
+                             metadata={"nbgrader": {"grade_id": part(cell)}}))
+        return cells
+    except UnicodeDecodeError:
+        raise UserError("it is not text in UTF-8") from None
+    except Exception as error:   # libraries raise what they like on such a file
+        raise UserError("it cannot be read as a notebook or script: "
+                        f"{type(error).__name__}") from None
+
+
+def plain(text):
+    """As a string that can be written."""
+    return str(text).encode("utf-8", "replace").decode("utf-8")
+
+
+def part(cell):
+    """The grade_id of a cell, None if it has none."""
+    own = cell.metadata.get("nbgrader")
+    name = own.get("grade_id") if isinstance(own, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def restored(source, unsolved, cells):
+    """The cells to execute, [(cell, whose)], and notes, [(grade_id, why)].
+
+    Checks and other locked cells are those of the source. The student's solutions are
+    taken by their grade_id; cells without one stay behind the cell that they follow,
+    but for the texts that were handed out.
+    """
+    texts = {cell.source.strip() for cell in unsolved.cells if not part(cell)}
+    known = [part(cell) for cell in source.cells if part(cell)]
+    given = {part(cell): cell.source.strip() for cell in unsolved.cells if part(cell)}
+    own, following, after, notes = {}, {None: []}, None, []
+    for cell in cells:
+        name = part(cell)
+        if name in known and name not in own:
+            own[name], following[name], after = cell, [], name
+        elif cell.source.strip() not in texts:   # own, or the second half of a cell
+            cell.metadata = nbformat.from_dict({})
+            following[after].append(cell)
+    merged, missing = list(following[None]), []
+    for cell in source.cells:
+        name = part(cell)
+        if not name:
+            continue
+        if name not in own:
+            missing.append(name)
+        elif is_locked(cell) and own[name].source.strip() != given[name]:
+            notes.append((name, "the cell was edited: it was put back"))
+        cell = copy.deepcopy(cell)
+        if not is_locked(cell):
+            unanswered = "" if cell.cell_type == "code" else given[name]
+            cell.source = own[name].source if name in own else unanswered
+        merged += [cell, *following.get(name, [])]
+    if missing:
+        notes.append(("", f"cells are missing: {', '.join(missing)}"))
+    return merged, notes
+
+
+def instrumented(cells):
+    """The notebook that is executed, and [(index in cells, kind, token)] of its cells.
+
+    A check cell imports anew what locked cells import, and reports its end with a
+    token that nothing could know before. A canary follows, of checks that must fail:
+    it would report the token reversed for one that passes, and reports its own end.
+    """
+    imports = "\n".join(
+        ast.unparse(node) for cell in cells if cell.cell_type == "code"
+        and is_locked(cell) for node in ast.parse(cell.source).body
+        if isinstance(node, ast.Import | ast.ImportFrom))
+    imports += "\nimport torch, lab.checks\nfrom lab import checks"
+    notebook = new_notebook(metadata={"kernelspec": exercises.KERNEL})
+    roles = []
+
+    def add(index, kind, source, token=None, **metadata):
+        notebook.cells.append(new_code_cell(source, metadata=metadata))
+        roles.append((index, kind, token))
+
+    # A cell may have more time than others: `# %% nbgrader={...} seconds=300`.
+    add(None, "guard", "import lab.checks\nlab.checks.guard()", seconds=120)
+    for index, cell in enumerate(cells):
+        if cell.cell_type != "code":
+            continue
+        if not is_check(cell):
+            add(index, "own", cell.source, **limit(cell))
+            continue
+        token = secrets.token_hex(16)
+        add(index, "check", f"{imports}\n{cell.source}\n{reported(token)}", token,
+            **limit(cell))
+        token = secrets.token_hex(16)
+        canary = "\n".join(
+            f"try:\n    {line}\nexcept Exception:\n    pass\nelse:\n"
+            f"    {reported(token[::-1])}"
+            for line in random.sample(CANARIES, len(CANARIES)))
+        add(index, "canary", f"{imports}\n{canary}\n{reported(token)}", token,
+            seconds=120)
+    return notebook, roles
+
+
+def limit(cell):
+    return {"seconds": cell.metadata.seconds} if "seconds" in cell.metadata else {}
+
+
+def reported(token):
+    return f"lab.checks.passed({token!r})"
+
+
+def is_check(cell):
+    return is_grade(cell) and not is_solution(cell)
+
+
+def judged(cells, executed, roles, secret):
+    """Put the verdicts into the cells' outputs; returns notes, [(grade_id, why)].
+
+    nbgrader takes an error for no points and anything else for all, so a check that
+    passed is left with nothing and any other with one error that says why. secret: the
+    lines of hidden tests, which nothing that a student reads may quote.
+    """
+    notes, ended, trusted = [], executed.metadata.get("ended"), True
+    if ended:
+        notes.append(("", f"it was not executed to its end: {ended}"))
+    for (index, kind, token), done in zip(roles[1:], executed.cells[1:]):
+        cell, name = cells[index], part(cells[index]) or ""
+        tokens = [output.data.get(PASSED) for output in done.outputs
+                  if output.output_type == "display_data"]
+        errors = {output.ename: output for output in done.outputs
+                  if output.output_type == "error"}
+        error = errors.get("CellTimeoutError") or next(iter(errors.values()), None)
+        passed = token in tokens
+        if "Tampered" in errors or kind == "canary" and token[::-1] in tokens:
+            trusted = False
+            notes.append((name, errors["Tampered"].evalue if "Tampered" in errors
+                          else "a check that must fail has passed"))
+        elif kind == "canary":
+            if not passed and not cell.outputs:   # what would show it was prevented
+                cell.outputs = [told(error, ended, secret)]
+                notes.append((name, "it passed, but nothing was executed after it"))
+            continue
+        elif "CellTimeoutError" in errors:
+            notes.append((name, "stopped: it took too long"))
+        elif kind == "own" and error and error.ename in ("SyntaxError",
+                                                         "IndentationError"):
+            notes.append((name, "the cell is not valid Python"))
+        if kind == "check":
+            cell.outputs = [] if passed else [told(error, ended, secret)]
+            shadowed = passed and redefined(cells[:index], cell)
+            if shadowed:
+                notes.append((name, "the checks use names that were redefined: "
+                              + ", ".join(shadowed)))
+        elif kind == "own":
+            cell.outputs = [told(error, ended, secret)] if error else []
+            if is_grade(cell):   # a human looks at them
+                cell.outputs += figures(done.outputs)
+        if any(output.get("evalue") == QUOTES for output in cell.outputs):
+            notes.append((name, QUOTES))
+    if not trusted:
+        refuse(cells, LATER)
+        notes += [(part(cell), "tampered with: no points before you looked")
+                  for cell in cells if is_check(cell)]
+    return notes
+
+
+def refuse(cells, why):
+    """No points for any check."""
+    for cell in filter(is_check, cells):
+        cell.outputs = [error_output("Hint", why)]
+
+
+def told(error, ended, secret):
+    """An error output in one line, without traceback and hidden tests."""
+    if error is None:
+        return error_output("Hint", f"not executed: {ended}." if ended else
+                            "the cell did not come to its end.")
+    if error.ename == "CellTimeoutError":
+        return error_output("Hint", "stopped: it took too long.")
+    value = plain(error.evalue).strip()
+    if any(line in value for line in secret):
+        return error_output("Hint", QUOTES)
+    return error_output(plain(error.ename)[:80], (value.splitlines() or [""])[0][:400])
+
+
+def figures(outputs):
+    """The PNG pictures of a cell's outputs, and nothing else of them."""
+    found = [output.data["image/png"] for output in outputs
+             if output.output_type in ("display_data", "execute_result")
+             and "image/png" in output.data]
+    return [new_output("display_data", {"image/png": picture.strip()})
+            for picture in found if re.fullmatch(r"[\w+/=\s]{1,1000000}", picture)][:4]
+
+
+def error_output(name, value):
+    return new_output("error", ename=name, evalue=value, traceback=[])
+
+
+def redefined(cells, check):
+    """Names of Python's own that the check uses and the student's cells assign."""
+    used = {node.id for node in ast.walk(ast.parse(check.source))
+            if isinstance(node, ast.Name)} & set(vars(builtins))
+    assigned = set()
+    for cell in cells:
+        try:
+            body = ast.parse(cell.source).body if cell.cell_type == "code" else []
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        for node in body:
+            assigned |= {node.name} if hasattr(node, "name") else {
+                name.id for name in ast.walk(node) if isinstance(name, ast.Name)
+                and isinstance(name.ctx, ast.Store)}
+    return sorted(used & assigned)

@@ -1,0 +1,400 @@
+"""npm run grade: what students hand in, as it comes, and what attacks the grader."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import types
+import warnings
+import zipfile
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from nbgrader.api import Gradebook
+
+from hostile import EXERCISE, HONEST, HOSTILE, SQUARE, attack
+from lab import UserError, exercises, grade, sandbox, submissions, verdicts
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = {"convolution": {"setup", "conv2d", "windows"}, "toy": {"setup", "double"}}
+
+warnings.filterwarnings("ignore", module="nbgrader")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is for Linux")
+
+
+# What was handed in --------------------------------------------------------------
+
+
+def archive(files):
+    """A zip of {name: content}."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as packed:
+        for name, text in files.items():
+            packed.writestr(name, text)
+    return content.getvalue()
+
+
+def found(folder, files, untouched=lambda *file: False):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return [(work.student, work.exercise, work.name, work.problem)
+            for work in submissions.found(folder, SOURCES, untouched)]
+
+
+@pytest.mark.parametrize("name, student", [
+    ("Ada Lovelace_12345_assignsubmission_file_/toy.py", "Ada Lovelace_12345"),
+    ("Ada Lovelace_12345_assignsubmission_file/a/b/toy.ipynb", "Ada Lovelace_12345"),
+    ("lovelaceada_7_99_toy.py", "lovelaceada_7"),
+    ("lovelaceada_LATE_7_99_toy-2.py", "lovelaceada_7"),
+    ("ada/toy.py", "ada"),
+    ("ada_toy.py", "ada"),
+    ("ada - Toy (1).ipynb", "ada"),
+    ("Zoë Žižek/toy.py", "Zoë Žižek"),
+    ("=cmd()/toy.py", "cmd"),
+    ("<script>/toy.py", "script"),
+    ("toy.py", "unknown"),
+])
+def test_names_of_platforms(tmp_path, name, student):
+    assert found(tmp_path, {name: "x = 1"}) == [(student, "toy", name, "")]
+
+
+def test_archives_are_read_and_never_unpacked(tmp_path):
+    inner = archive({"work/toy.py": "1", "../../../escape/convolution.py": "2",
+                     "__MACOSX/._toy.py": "3", ".ipynb_checkpoints/toy.ipynb": "4"})
+    files = {"ada.zip": inner, "eve/all.zip": archive({"more.zip": inner}),
+             "bad.zip": b"PK no zip"}
+    works = found(tmp_path / "in", files)
+    assert {work[:2] for work in works} == {
+        ("ada", "toy"), ("ada", "convolution"), ("eve", "toy"), ("eve", "convolution"),
+        ("bad", "")}
+    assert "cannot be read" in works[0][3]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(
+        ["in", "eve", *(Path(name).name for name in files)])
+    whole = tmp_path / "export.zip"
+    whole.write_bytes(archive({"ada/toy.py": "1", "eve/toy.ipynb": "{}"}))
+    assert [work[:2] for work in found(whole, {})] == [("ada", "toy"), ("eve", "toy")]
+
+
+def test_an_archive_bomb_is_not_opened(tmp_path):
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("toy.py", bytes(submissions.LARGEST + 1))
+        packed.writestr("convolution.py", "x = 1")
+    nested = archive({"a.zip": archive({"b.zip": archive({"c.zip": archive(
+        {"d.zip": b""})})})})
+    works = found(tmp_path, {"ada.zip": bomb.getvalue(), "eve.zip": nested})
+    assert [(work[0], work[1], work[3]) for work in works] == [
+        ("ada", "", "it is too large"), ("eve", "", "it is too large"),
+        ("ada", "convolution", "")]
+
+
+def test_the_exercise_is_known_by_name_or_cells(tmp_path):
+    cells = '# %% nbgrader={"grade_id": "%s"}\n'
+    works = found(tmp_path, {
+        "a/Final_CONVOLUTION.py": "", "d/notes.pdf": "", "e/homework.py": "x = 1",
+        "b/homework.py": cells % "conv2d" + cells % "windows",
+        "c/homework.ipynb": json.dumps([{"grade_id": "setup"}, {"grade_id": "double"}]),
+        "f/toy.py": "", "f/lab/checks.py": "", "g/setup.py": cells % "setup"})
+    assert [(work[0], work[1]) for work in works] == [
+        ("d", ""), ("e", ""), ("g", ""), ("a", "convolution"), ("b", "convolution"),
+        ("c", "toy"), ("f", "toy")]
+    assert works[0][3] == "no exercise is in it"
+
+
+def test_of_two_files_the_one_that_was_worked_on_counts(tmp_path):
+    def untouched(exercise, name, content):
+        return content == b"as given"
+
+    works = found(tmp_path, {"a/toy.py": "mine", "a/toy.ipynb": "as given",
+                             "b/toy.ipynb": "as given"}, untouched)
+    assert [work[2] for work in works] == ["a/toy.py", "b/toy.ipynb"]
+    for name, when in [("new", 2e9), ("old", 1e9)]:
+        file = tmp_path / "c" / name / "toy.py"
+        file.parent.mkdir(parents=True)
+        file.write_text(name)
+        os.utime(file, (when, when))
+    last = submissions.found(tmp_path, SOURCES, untouched)[-1]
+    assert last.name == "c/new/toy.py"
+    assert last.note == "graded is c/new/toy.py, the latest; there is also c/old/toy.py"
+
+
+def test_no_student_takes_anothers_name(tmp_path):
+    works = found(tmp_path, {"a?b/toy.py": "1", "a:b/toy.py": "2", "A_B/toy.py": "3",
+                             "_a b/toy.py": "4", "(a b)/toy.py": "5"})
+    assert len({work[0].casefold() for work in works}) == 5
+    assert all(re.fullmatch(r"[\w -]+", work[0]) for work in works)
+
+
+# A course with one small exercise ------------------------------------------------
+
+
+class Toy:
+    """Grades submissions of the small exercise."""
+
+    def __init__(self, folder, monkeypatch):
+        self.handed_in, self.out = folder / "week", folder / "grades" / "week"
+        self.source = folder / "exercises" / "toy.py"
+        self.source.parent.mkdir()
+        self.source.write_text(EXERCISE, "utf-8")
+        self.args = types.SimpleNamespace(cell_seconds=20, seconds=90, jobs=2,
+                                          unsafe=False)
+        monkeypatch.setattr(exercises, "EXERCISES", self.source.parent)
+        monkeypatch.setattr(grade, "GRADES", folder / "grades")
+        monkeypatch.setenv("PYTHONPATH", str(ROOT / "code"))
+        monkeypatch.setenv("PATH", os.pathsep.join(
+            [str(Path(sys.executable).parent), os.environ["PATH"]]))
+
+    def hand_in(self, student, content, name="toy.py"):
+        path = self.handed_in / student / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, "utf-8")
+
+    def grade(self):
+        return grade.grade_folder(self.handed_in, self.args)
+
+    def points(self, student):
+        with Gradebook(f"sqlite:///{self.out / 'gradebook.db'}") as book:
+            return tuple(book.find_grade(f"{name}-checks", "toy", "toy", student).score
+                         for name in ["double", "square"])
+
+    def table(self, name):
+        with (self.out / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    def review(self, **changes):
+        """Fill these columns of the only line of review.csv for a student."""
+        rows = self.table("review")
+        student = changes.pop("student")
+        next(row for row in rows if row["student"] == student).update(changes)
+        with (self.out / "review.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, grade.REVIEW)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def page(self, student):
+        return (self.out / "feedback" / f"{student}.html").read_text("utf-8")
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    return Toy(tmp_path, monkeypatch)
+
+
+@linux
+@pytest.mark.timeout(600)
+def test_honest_work_gets_its_points(toy):
+    for student, (name, content, _) in HONEST.items():
+        toy.hand_in(student, content, name)
+    notebook = exercises.source(toy.source)
+    for cell in notebook.cells:
+        if cell.metadata.get("nbgrader", {}).get("grade_id") in ("double", "square"):
+            cell.outputs = [nbformat.v4.new_output("stream", text="seen")]
+    toy.hand_in("notebook", nbformat.writes(notebook), "toy.ipynb")
+    toy.grade()
+    assert {student: toy.points(student) for student in [*HONEST, "notebook"]} == {
+        student: points for student, (*_, points) in HONEST.items()} | {
+        "notebook": (2, 2)}
+    grades = {row["student"]: row for row in toy.table("grades")}
+    assert grades["right"]["score"] == "4" and grades["right"]["max_score"] == "5"
+    assert "square(tensor[3]) is wrong by up to" not in toy.page("wrong")
+    assert "square(tensor[2]) is wrong by up to" in toy.page("wrong")
+    assert "1234.5" not in toy.page("wrong")
+    review = {row["student"]: row for row in toy.table("review")}
+    assert set(review) == {"notebook", "without_marks"}
+    assert review["notebook"]["why"] == "written: needs points from a human"
+
+
+@linux
+@pytest.mark.timeout(900)
+def test_an_attack_costs_only_its_own_points(toy):
+    for student, (name, content, _) in HOSTILE.items():
+        toy.hand_in(student, content, name)
+    toy.hand_in("right", attack(SQUARE))
+    toy.args.cell_seconds = 12
+    toy.grade()
+    wanted = {student: points for student, (*_, points) in HOSTILE.items()}
+    assert {student: toy.points(student) for student in wanted} == wanted
+    assert toy.points("right") == (2, 2)
+    assert len(toy.table("grades")) == len(HOSTILE) + 1
+    said = {}
+    for row in toy.table("review"):
+        said[row["student"]] = said.get(row["student"], "") + row["why"]
+    # What a plain check fails and harms nothing is no more than a wrong answer.
+    quiet = {"right", "sys_exit", "rebinds", "own_tensor", "network", "kill_all",
+             "fills_disk"}
+    assert set(HOSTILE) - quiet <= set(said)
+    for student, why in {
+            "endless": "took too long", "exit": "ended its own process",
+            "gigabyte": "printed more than", "threads": "processes and threads",
+            "memory": "of memory", "deleted_checks": "missing: square-checks",
+            "edited_checks": "was edited", "reads": "quotes hidden tests",
+            "invalid": "not valid Python", "not_a_notebook": "cannot be read",
+            "patches_checks": "was changed",
+            "transformer": "IPython was given a hook",
+            "other_checks": "a check that must fail has passed"}.items():
+        assert why in said[student], student
+    assert "arange(8.0)" not in toy.page("reads").partition("<h3>")[0]
+    assert not list(toy.out.rglob("*escape*"))
+
+
+@linux
+@pytest.mark.timeout(400)
+def test_only_what_changed_is_graded_again(toy):
+    toy.hand_in("ada", attack(SQUARE).replace("YOUR ANSWER HERE", "Four."))
+    toy.hand_in("eve", attack("def square(x):\n    return x"))
+    assert "2 submissions, 2 graded now, 1 lines" in toy.grade()
+    assert "2 submissions, 0 graded now" in toy.grade()
+
+    toy.review(student="ada", points="0,5", comment="<b>Half</b> of it")
+    toy.grade()
+    assert toy.table("grades")[0]["score"] == "4.5"
+    assert "&lt;b&gt;Half&lt;/b&gt; of it" in toy.page("ada")
+    assert toy.table("review")[0]["why"] == "points by a human"
+    assert "0 lines" in toy.grade()
+
+    toy.hand_in("ada", attack(SQUARE).replace("YOUR ANSWER HERE", "Five."))
+    assert "1 graded now, 1 lines" in toy.grade()
+    assert toy.table("grades")[0]["score"] == "4"
+    assert "it had 0.5 points from a human, but" in toy.table("review")[0]["why"]
+
+    for points, why in [("much", "is not a number"), ("2", "2 of 1 points")]:
+        toy.review(student="ada", points=points)
+        with pytest.raises(UserError, match=why):
+            toy.grade()
+    toy.review(student="ada", points="")
+
+    toy.review(student="ada", points="1")
+    toy.source.write_text(EXERCISE.replace("1234.5", "-1234.5"), "utf-8")
+    assert "2 submissions, 2 graded now, 0 lines" in toy.grade()
+    assert toy.table("grades")[0]["score"] == "5"
+    toy.source.write_text(EXERCISE.replace('"words"', '"other"'), "utf-8")
+    with pytest.raises(UserError, match="move that folder away"):
+        toy.grade()
+
+
+@linux
+@pytest.mark.timeout(400)
+def test_every_exercise_solved_and_unsolved(tmp_path, toy, monkeypatch):
+    """All points but those of a human for the source, none for what students get."""
+    monkeypatch.setattr(exercises, "EXERCISES", ROOT / "code" / "exercises")
+    toy.args.cell_seconds = 100
+    names = sorted(path.stem for path in exercises.EXERCISES.glob("*.py"))
+    for name in names:
+        path = exercises.EXERCISES / f"{name}.py"
+        solved = exercises.processed(exercises.source(path), exercises.ClearHiddenTests)
+        unsolved = exercises.student_version(exercises.source(path))
+        toy.hand_in("solved", exercises.as_script(solved, path), f"{name}.py")
+        toy.hand_in("unsolved", nbformat.writes(unsolved), f"{name}.ipynb")
+    toy.grade()
+    grades = {(row["exercise"], row["student"]): row for row in toy.table("grades")}
+    for name in names:
+        source = exercises.source(exercises.EXERCISES / f"{name}.py")
+        written = sum(cell.metadata.nbgrader.points for cell in source.cells
+                      if cell.metadata.get("nbgrader", {}).get("grade")
+                      and cell.metadata.nbgrader.solution)
+        row = grades[name, "solved"]
+        assert float(row["score"]) == float(row["max_score"]) - written, (
+            toy.page("solved"))
+        assert float(grades[name, "unsolved"]["score"]) == 0
+    assert not [row for row in toy.table("review") if "needs points" not in row["why"]]
+
+
+def test_of_outputs_only_pictures_are_kept():
+    def output(**data):
+        return nbformat.v4.new_output("display_data", data)
+
+    kept = verdicts.figures([
+        output(**{"image/png": "iVBORw0KGgo=\n", "text/html": "<script>"}),
+        output(**{"image/png": '"><script>'}), output(**{"text/html": "<script>"}),
+        nbformat.v4.new_output("stream", text="x")])
+    assert [dict(one.data) for one in kept] == [{"image/png": "iVBORw0KGgo="}]
+
+
+def test_every_canary_fails():
+    from lab import checks
+    for line in verdicts.CANARIES:
+        with pytest.raises((checks.Hint, AssertionError)):
+            exec(line, {"torch": torch, "checks": checks})
+
+
+# The sandbox and the command -----------------------------------------------------
+
+
+@linux
+def test_the_sandbox_sees_little(tmp_path):
+    exercises.copy_lab(exercises.EXERCISES / "convolution.py", tmp_path / "lab")
+    (tmp_path / "data").mkdir()
+    code = [
+        "import os, pathlib, socket",
+        "print([name for name in os.listdir('/') if name != 'lost+found'])",
+        f"print(os.path.exists({str(ROOT / 'code')!r}), os.path.exists('/etc/shadow'))",
+        "print(os.environ.get('SECRET'), os.getuid(), os.environ['LAB_DATA'])",
+        *[f"open({place!r}, 'w')" for place in ["/x", "/dev/x", "/usr/x", "/exercise/x",
+                                                "/data/x"]],
+        "socket.create_connection(('192.0.2.1', 80), 1)",
+        "open('/tmp/x', 'w').write('own')",
+        "print(len([name for name in os.listdir('/proc') if name.isdigit()]))",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[
+        nbformat.v4.new_code_cell(line) for line in code])
+    path = tmp_path / "run.ipynb"
+    nbformat.write(notebook, path)
+    os.environ["SECRET"] = "token"
+    try:
+        sandbox.execute(path, tmp_path / "lab", 60, 120, tmp_path / "data", True)
+    finally:
+        del os.environ["SECRET"]
+    cells = nbformat.read(path, as_version=4).cells
+    told = ["".join(output.get("text", output.get("ename", ""))
+                    for output in cell.outputs) for cell in cells]
+    assert set(eval(told[1])) <= {"bin", "sbin", "lib", "lib32", "lib64", "usr", "etc",
+                                  "proc", "dev", "tmp", "exercise", "data",
+                                  Path(sys.prefix).parts[1],
+                                  Path(sys.base_prefix).parts[1]}
+    assert told[2:4] == ["False False\n", "None 65534 /data\n"]
+    assert told[4:10] == ["OSError"] * 6
+    assert told[10] == "" or told[10].isdigit()
+    assert int(told[11]) < 6
+    assert not Path("/tmp/x").exists()
+
+
+def test_without_bubblewrap_it_refuses(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(UserError) as raised:
+        sandbox.bubblewrap()
+    said = str(raised.value)
+    assert "bubblewrap is missing" in said and "--unsafe" in said and "\n" not in said
+
+
+def test_a_bubblewrap_that_may_not_work_is_reported(tmp_path, monkeypatch):
+    program = tmp_path / "bwrap"
+    program.write_text("#!/bin/sh\necho 'No permissions' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(UserError, match="does not work here: No permissions"):
+        sandbox.bubblewrap()
+
+
+@pytest.mark.timeout(300)
+def test_unsafe_after_a_warning(toy, tmp_path, monkeypatch, capsys):
+    toy.hand_in("ada", attack(SQUARE))
+    monkeypatch.setattr(sandbox, "bubblewrap", lambda: pytest.fail("is not asked"))
+    monkeypatch.setattr(sys, "argv", ["grade", str(toy.handed_in), "--unsafe"])
+    grade.main()
+    told = capsys.readouterr()
+    assert told.err.startswith("without a sandbox: each submission can ")
+    assert toy.points("ada") == (2, 2)
+
+
+def test_a_folder_that_is_not_there_is_one_line():
+    done = subprocess.run([sys.executable, ROOT / "code/lab/grade.py", "nowhere"],
+                          capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "nowhere is not there\n")
