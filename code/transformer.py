@@ -703,7 +703,7 @@ if __name__ == "__main__":
                  "runs": 3, "compared": list(VARIANTS),
                  "sentences": ["seven hundred and twenty three",
                                "seven thousand and ninety three"]},
-        multi30k={"epochs": 18, "batch_size": 2048, "lr": 0.002, "warmup": 800,
+        multi30k={"epochs": 12, "batch_size": 2048, "lr": 0.002, "warmup": 800,
                   "d_model": 128, "d_ff": 512, "num_heads": 4, "num_layers": 4,
                   "dropout": 0.1, "smoothing": 0.1, "tokens": 4000, "longest": 100,
                   "metric": "bleu", "ylabel": "BLEU, validation", "scale": 1,

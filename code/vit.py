@@ -265,7 +265,7 @@ def trained(kind, samples, shuffled, args, seed):
     return training.train_classifier(
         partial(network, kind, args), args, seed,
         f"vit-{kind}{'-shuffled' * shuffled}-{samples}-{args.data}-{seed}",
-        optimizer=partial(torch.optim.AdamW, lr=args.lr,
+        optimizer=partial(torch.optim.AdamW, lr=args.lr, fused=True,
                           weight_decay=args.weight_decay),
         sets=sets(args, samples, shuffled))
 
