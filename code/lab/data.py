@@ -306,8 +306,9 @@ def _fetch(kind, name, data_dir, files, archive=None):
     except Exception as error:
         reason = (str(error).strip() or repr(error)).splitlines()[-1]
         places = ", ".join(_described(place, files) for place in _places(data_dir))
+        command = results.run.command if results.run else f"python {sys.argv[0]}"
         raise UserError(f"{name} is not in {places} and cannot be fetched ({reason}); "
-                        f"with a network: {results.run.command}")
+                        f"with a network: {command}")
     finally:
         socket.setdefaulttimeout(patience)
     return data_dir
