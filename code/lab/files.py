@@ -71,8 +71,9 @@ def fetch(download, name, data_dir, needed, archive=None):
     except Exception as error:  # what a network can raise is endless
         reason = (str(error).strip() or repr(error)).splitlines()[-1]
         looked = ", ".join(_described(place, needed) for place in places(data_dir))
+        command = results.run.command if results.run else f"python {sys.argv[0]}"
         raise UserError(f"{name} is not in {looked} and cannot be fetched ({reason}); "
-                        f"with a network: {results.run.command}")
+                        f"with a network: {command}")
     finally:
         socket.setdefaulttimeout(patience)
     return data_dir
