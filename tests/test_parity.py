@@ -31,7 +31,7 @@ def seed():
 
 
 def randomise(model):
-    """As after training: no statistics or weights of BatchNorm at 0 or 1, no matrix 0."""
+    """As after training: no BatchNorm's values at 0 or 1, no matrix 0."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.0)

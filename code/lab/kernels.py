@@ -76,6 +76,7 @@ if __name__ == "__main__":
         ip="127.0.0.1", port=0, open_browser=False, root_dir=str(ROOT),
         allow_root=True,   # who is root here is so in a container
         kernel_spec_manager_class=OwnKernel,
-        kernel_websocket_connection_class=Connection, terminals_enabled=False, log_level="ERROR")
+        kernel_websocket_connection_class=Connection, terminals_enabled=False,
+        log_level="ERROR")
     server.initialize(argv=[])
     server.start()

@@ -248,7 +248,8 @@ class Checkpoint:
         run.checkpoints.add(name)
         out = STATIC.parent / "out" if args.out.resolve() == STATIC else args.out
         self.folder, self.name = out / "checkpoints", name
-        apart = {"data_dir", "device", "image", "module", "out", "resume", "run", "text"}
+        apart = {"data_dir", "device", "image", "module", "out", "resume", "run",
+                 "text"}
         made_by = {key: value for key, value in vars(args).items()
                    if key not in apart}
         made_by |= {**other, "processes": processes()[1],
