@@ -84,23 +84,22 @@ PRAISE = ("brilliant charming superb delightful clever fresh lovely moving excel
           "warm elegant great thrilling perfect splendid gripping").split()
 BLAME = ("boring dreadful clumsy dull shallow stale ugly tedious awful cold lifeless "
          "poor tiresome broken sloppy bland").split()
-DEGREES = ["", "", "very ", "really ", "so "]
 
 
 @cache
 def reviews(n_train=4000, n_validation=500, n_test=1000, seed=0):
     """Opinions from a small grammar with negation and concession, endlessly many.
 
-    ("the soup was not bland . the wine was cold but the chef was superb .", 1): two
-    sentences on one thing, of one opinion; what stands before "but" is of the other.
-    Half of the opinions are good (1). No review is in two parts.
+    ("the soup was not bland . the wine was cold but the chef felt warm and fresh .",
+    1): two sentences on one thing, of one opinion; what stands before "but" is of the
+    other. Half of the opinions are good (1). No review is in two parts.
     """
     generator, found = random.Random(seed), {}
     while len(found) < n_train + n_validation + n_test:
         label = generator.randrange(2)
         thing = generator.choice(list(THINGS))
         aspects = generator.sample(THINGS[thing].split(), 4)
-        first, second = (_sentence(thing, aspects[i:i + 2], label, generator)
+        first, second = (_sentence(aspects[i:i + 2], label, generator)
                          for i in (0, 2))
         found[f"{first} . {second} ."] = label
     samples = list(found.items())
@@ -227,28 +226,23 @@ def read_lines(path, encoding="utf-8"):
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def _sentence(thing, aspects, label, generator):
-    """One or two clauses; the last one has the opinion `label`."""
-    *before, last = aspects[:generator.choice([1, 2])]
-    clause = _clause(thing, last, label, generator)
-    for aspect in before:
-        joint = generator.choice(["and", "but"])
-        opinion = label if joint == "and" else 1 - label
-        clause = f"{_clause(thing, aspect, opinion, generator)} {joint} {clause}"
+def _sentence(aspects, label, generator):
+    """A clause with the opinion `label`; a fourth comes after one of the other."""
+    clause = _clause(aspects[0], label, generator)
+    if generator.random() < 0.25:
+        clause = f"{_clause(aspects[1], 1 - label, generator)} but {clause}"
     return clause
 
 
-def _clause(thing, aspect, opinion, generator):
-    """An opinion, 1 good or 0 bad, on an aspect of a thing."""
-    negated = generator.random() < 0.3
-    word = generator.choice(PRAISE if opinion != negated else BLAME)
+def _clause(aspect, opinion, generator):
+    """An opinion, 1 good or 0 bad, in two adjectives, one, or none of the other."""
     verb = generator.choice(["was", "seemed", "felt"])
-    degree = generator.choice(DEGREES)
-    owner = generator.choice(["", f" of the {thing}"])
-    if negated:
-        verb, degree = {"was": "was not", "seemed": "never seemed",
-                        "felt": "never felt"}[verb], ""
-    return f"the {aspect}{owner} {verb} {degree}{word}"
+    if generator.random() < 0.15:
+        verb = {"was": "was not", "seemed": "never seemed", "felt": "never felt"}[verb]
+        words = [generator.choice(BLAME if opinion else PRAISE)]
+    else:
+        words = generator.sample(PRAISE if opinion else BLAME, generator.choice([1, 2]))
+    return f"the {aspect} {verb} {' and '.join(words)}"
 
 
 def _place(name, data_dir):
