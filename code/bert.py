@@ -444,6 +444,14 @@ def share(scores, answers):
     return (scores.argmax(1) == answers).float().mean()
 
 
+# %%
+def most_frequent(texts, tokenizer):
+    """How often the most frequent word is right where any word may be hidden, 0..1."""
+    ids = encode(tokenizer, [review for review, _ in texts])["input_ids"]
+    return ids[ids >= len(SPECIAL)].bincount().max().item() / (
+        ids >= len(SPECIAL)).sum().item()
+
+
 # %% [markdown]
 # ## Fine-tuning, section 3.2
 
@@ -583,6 +591,17 @@ def read_json(path):
     return dict(json.loads(path.read_text("utf-8")))
 
 
+def untrained(path):
+    """A BertForPreTraining as a config.json describes it."""
+    found = read_json(path)
+    kind = found.get("model_type", "bert"), found.get("hidden_act", "gelu")
+    if kind != ("bert", "gelu"):
+        raise UserError(f"{path} is not BERT's: it says {' with '.join(kind)}")
+    names = [field.name for field in fields(BertConfig)]
+    return BertForPreTraining(BertConfig(
+        **{key: found[key] for key in names if key in found}))
+
+
 # %%
 def published(name):
     """The BertForPreTraining that is published under a name, and its tokenizer.
@@ -591,26 +610,19 @@ def published(name):
     """
     from tokenizers import models
     folder = checkpoint_folder(name)
-    path = folder / "config.json"
-    found = readable(path, read_json)
-    kind = found.get("model_type", "bert"), found.get("hidden_act", "gelu")
-    if kind != ("bert", "gelu"):
-        raise UserError(f"{path} is of another network than BERT: {' with '.join(kind)}")
-    names = [field.name for field in fields(BertConfig)]
-    config = BertConfig(**{key: found[key] for key in names if key in found})
+    model = readable(folder / "config.json", untrained)
+    load(model, folder / "model.safetensors")
 
     options, lowercase = folder / "tokenizer_config.json", True
     if options.exists():
         lowercase = readable(options, read_json).get("do_lower_case", True)
-    vocabulary_file = folder / "vocab.txt"
-    words = readable(vocabulary_file, lambda path: models.WordPiece.from_file(
+    words = readable(folder / "vocab.txt", lambda path: models.WordPiece.from_file(
         str(path), unk_token="[UNK]"))
     tokenizer = tokenizer_of(words, lowercase)
-    if tokenizer.get_vocab_size() > config.vocab_size:
-        raise UserError(f"{vocabulary_file} has {tokenizer.get_vocab_size()} words "
-                        f"with those of BERT, and config.json {config.vocab_size}")
-    model = BertForPreTraining(config)
-    load(model, folder / "model.safetensors")
+    count, places = tokenizer.get_vocab_size(), model.cls["predictions"].bias.numel()
+    if count > places:
+        raise UserError(f"{folder / 'vocab.txt'} and BERT's own words are {count}, "
+                        f"the model has places for {places}")
     return model, tokenizer
 
 
@@ -649,3 +661,216 @@ def attention_maps(model, inputs):
         maps.append(scaled_dot_product(query, key, value, mask)[1])
         x = layer(x, mask)
     return torch.stack(maps)
+
+
+# %%
+def facts():
+    """What the slides state of BERT, computed."""
+    values = {}
+    with torch.device("meta"):
+        for name, config in [("base", BASE), ("large", LARGE)]:
+            model = BertForPreTraining(config)
+            layer, count = model.bert.encoder.layer[0], measure.parameters
+            embeddings, body = count(model.bert.embeddings), count(model.bert)
+            values |= {
+                f"{name}_parameters": count(model),
+                f"{name}_body_parameters": body,
+                f"{name}_head_parameters": count(model) - body,
+                f"{name}_embedding_parameters": embeddings,
+                f"{name}_embedding_share": embeddings / count(model),
+                f"{name}_layer_parameters": count(layer),
+                f"{name}_attention_share": count(layer.attention) / count(layer),
+                f"{name}_classifier_parameters": 2 * config.hidden_size + 2,
+                f"{name}_multiply_adds_128": measure.multiply_adds(
+                    model.bert, torch.zeros(1, 128, dtype=torch.long))}
+    length, batch, steps = 512, 256, 1_000_000   # paper, appendix A.2
+    return values | {
+        "words_in_a_step": length * batch,
+        "words_read": length * batch * steps,
+        "hidden_of_512": 0.15 * length,
+        "masked_of_hidden": 0.8, "shown_as_mask": 0.15 * 0.8,
+        "passes_over_the_text": length * batch * steps / 3.3e9}
+
+
+# %% [markdown]
+# ## Figures
+
+# %%
+def tokens(rows, marked, notes):
+    """Rows of words one below the other, column by column; some are marked.
+
+    rows: {name: words}, all of the same length. marked: {(row, column): role}.
+    notes: lines of text below.
+    """
+    figure, axis = figures.sheet()
+    names, columns = list(rows), list(zip(*rows.values()))
+    wide = [max(figures.width(figure, word, size=18) for word in column) + 14
+            for column in columns]
+    x = max(figures.width(figure, name, size=18) for name in names) + 24
+    for name, y in zip(names, range(24, 1000, 48)):
+        axis.text(0, y, name, va="center_baseline", size=18,
+                  color=figures.color("muted"))
+    for column, (words, room) in enumerate(zip(columns, wide)):
+        for row, word in enumerate(words):
+            role = marked.get((row, column))
+            axis.text(x + room / 2, 24 + 48 * row, word, size=18, ha="center",
+                      va="center_baseline", weight="bold" if role else "normal",
+                      color=figures.color(role or "ink"))
+        x += room
+    for line, note in enumerate(notes):
+        axis.text(0, 48 * len(names) + 32 + 30 * line, note, va="center_baseline")
+    figures.crop(figure, 48 * len(names) + 30 * len(notes) + 24)
+    return figure
+
+
+# %%
+def filled(gaps, roles):
+    """The best words for each gap as bars: {sentence: [(word, probability), ...]}.
+
+    roles: {word: role}, the best word's colour where nothing is said.
+    """
+    figure, axis = figures.sheet()
+    y = 0
+    for sentence, words in gaps.items():
+        axis.text(0, y + 18, sentence, va="center_baseline", weight="bold")
+        left = max(figures.width(figure, word) for word, _ in words) + 20
+        for word, probability in words:
+            y += 34
+            role = figures.color(roles.get(word, "idea"))
+            length = 700 * probability
+            axis.text(left - 12, y + 22, word, va="center_baseline", ha="right")
+            axis.barh(y + 20, length, 22, left, color=role)
+            axis.text(left + length + 10, y + 22, f"{probability:.1%}",
+                      va="center_baseline", color=role, weight="bold")
+        y += 60
+    figures.crop(figure, y - 8)
+    return figure
+
+
+# %%
+def heads(maps, words):
+    """Who reads whom, a square for each head: maps (layers, H, T, T), T words."""
+    maps = maps.flatten(0, 1)
+    titles = [f"layer {layer}, head {head}" for layer in (1, 2)
+              for head in range(1, len(maps) // 2 + 1)]
+    figure, axes = figures.panels(len(maps), titles=titles, sharey=True)
+    for axis, weights in zip(axes, maps):
+        axis.imshow(1 - 0.9 * weights, cmap="gray", vmin=0, vmax=1)
+        axis.grid(False)
+        axis.set_title(axis.get_title(), size=18)
+        axis.set_xticks(range(len(words)), words, rotation=90, size=15)
+        axis.set_yticks(range(len(words)), words, size=15)
+    axes[0].set_ylabel("this word …")
+    figure.supxlabel("… reads these", size=figures.TEXT)
+    return figure
+
+
+# %% [markdown]
+# ## Demo
+
+# %% Arguments
+if __name__ == "__main__":
+    size = {"batch_size": 32, "lr": 1.5e-3, "width": 32, "depth": 2, "heads": 2,
+            "dropout": 0.0, "at_least": 1, "max_length": 64, "runs": 3,
+            "lr_labels": 3e-3, "steps": 60}
+    film = size | {"epochs": 30, "lr": 1e-3, "width": 128, "heads": 4, "dropout": 0.1,
+                   "at_least": 2, "lr_labels": 3e-4, "steps": 600}
+    args = cli.arguments(
+        weights=str, text=True,
+        reviews=size | {"epochs": 20, "labels": [16, 64, 256, 1024], "gaps": [
+            "the soup was not bland . the wine was [MASK] .",
+            "the soup was bland . the wine was [MASK] ."]},
+        sst2=film | {"labels": [100, 1000, 6920], "gaps": ["a [MASK] film ."]},
+        mr=film | {"labels": [100, 1000, 8530], "gaps": ["a [MASK] film ."]})
+    if args.weights:
+        model, tokenizer = published(args.weights)
+        words = fill(model.to(args.device), tokenizer, args.text)
+        for gap in words:
+            print("\n".join(f"{probability:6.1%}  {word}" for word, probability in gap))
+        figures.save(filled({args.text: words[0]}, {}),
+                     f"bert-{Path(args.weights).name}")
+        raise SystemExit
+
+# %% What BERT is given
+if __name__ == "__main__":
+    torch.manual_seed(args.seed)
+    tokenizer = vocabulary(args)
+    inputs = encode(tokenizer, [halves(args.gaps[0].replace("[MASK]", "great"))])
+    ids = inputs["input_ids"]
+    masked, hidden = mask_words(ids.repeat(100, 1), tokenizer.get_vocab_size())
+    row = hidden.sum(1).argmax()
+    shown, asked = masked[row].tolist(), hidden[row].tolist()
+    words = [tokenizer.id_to_token(i) for i in ids[0].tolist()]
+    figures.save(tokens(
+        {"text": words, "position": [str(i) for i in range(len(words))],
+         "text A or B": ["AB"[i] for i in inputs["token_type_ids"][0].tolist()],
+         "BERT is shown": [tokenizer.id_to_token(i) for i in shown],
+         "and asked for": [word * there for word, there in zip(words, asked)]},
+        {(row, i): role for i, there in enumerate(asked) if there
+         for row, role in [(3, "control"), (4, "idea")]}, []), "bert-input")
+
+# %% Pre-training
+if __name__ == "__main__":
+    _, history = pretrained(args, args.seed)
+    for key in ("hidden_words", "next_sentence"):
+        results.record(key, history[key][-1])
+    results.record("pretraining_seconds", sum(history["seconds"]))
+    results.record("parameters", measure.parameters(BertForPreTraining(miniature(args))))
+    results.record("vocabulary", vocabulary(args).get_vocab_size())
+    train, _, _ = text.load(args)
+    frequent = most_frequent(train, vocabulary(args))
+    results.record("most_frequent", frequent)
+    epochs = len(history["loss"])
+    figures.save(figures.curves({
+        "a hidden word": ("idea", {
+            "BERT": [[100 * v for v in history["hidden_words"]]],
+            "always the same": [epochs * [100 * frequent]]}),
+        "the next sentence": ("idea", {
+            "BERT": [[100 * v for v in history["next_sentence"]]],
+            "tossing a coin": [epochs * [50]]})},
+        ylabel="guessed right (%)"), "bert-pretraining")
+
+# %% Few labels
+if __name__ == "__main__":
+    _, _, test = text.load(args)
+    found = {}
+    for start in ("pretrained", "scratch"):
+        for labels in args.labels[:1 if args.quick else None]:
+            runs = [accuracy(finetuned(args, args.seed + run, labels, start)[0], test,
+                             args) for run in range(args.runs)]
+            found.setdefault(start, []).append(runs)
+            name = f"{start}_{labels}_accuracy"
+            results.record(name, sum(runs) / len(runs))
+            results.record(f"{name}_lowest", min(runs))
+            results.record(f"{name}_highest", max(runs))
+    figure, (axis,) = figures.panels(
+        xlabel="labelled reviews", ylabel="test accuracy (%)")
+    axis.set_xscale("log", base=2)
+    for start, role, label in [("scratch", "control", "from scratch"),
+                               ("pretrained", "idea", "pre-trained")]:
+        runs = 100 * torch.tensor(found[start]).T            # (runs, numbers of labels)
+        figures.band(axis, args.labels[:runs.shape[1]], runs, role, label,
+                     linewidth=figures.HEAVY, marker="o")
+    axis.set_xticks(args.labels, [f"{n:,}" for n in args.labels])
+    figures.label_lines(axis)
+    figures.save(figure, "bert-few-labels")
+
+# %% Fill a gap
+if __name__ == "__main__":
+    model, _ = pretrained(args, args.seed)
+    gaps = {gap: fill(model, vocabulary(args), halves(gap))[0] for gap in args.gaps}
+    figures.save(filled(gaps, dict.fromkeys(text.BLAME, "control")), "bert-gap")
+
+# %% What each head attends to
+if __name__ == "__main__":
+    model, _ = pretrained(args, args.seed)
+    tokenizer = vocabulary(args)
+    inputs = encode(tokenizer, [halves(args.gaps[0])])
+    words = [tokenizer.id_to_token(i) for i in inputs["input_ids"][0].tolist()]
+    inputs = {key: value.to(args.device) for key, value in inputs.items()}
+    maps = attention_maps(model.bert.eval(), inputs)[:, 0].cpu()  # (layers, H, T, T)
+    figures.save(heads(maps, words), "bert-heads")
+
+# %% What this run measured
+if __name__ == "__main__":
+    results.save(facts())

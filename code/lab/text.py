@@ -71,7 +71,8 @@ def numbers():
             for part in (pairs[:8000], pairs[8000:8500], pairs[8500:])]
 
 
-# Things, what can be said of them, and adjectives that praise and that damn them.
+# Things, what can be said of them, and adjectives that praise and that damn them, the
+# most frequent first: the n-th comes 1/n times as often as the first, as words do.
 THINGS = {
     "film": "plot cast music ending dialogue camera",
     "book": "story style cover hero ending language",
@@ -80,10 +81,11 @@ THINGS = {
     "concert": "singer band sound light crowd hall",
     "restaurant": "soup service wine menu dessert chef",
 }
-PRAISE = ("brilliant charming superb delightful clever fresh lovely moving excellent "
-          "warm elegant great thrilling perfect splendid gripping").split()
-BLAME = ("boring dreadful clumsy dull shallow stale ugly tedious awful cold lifeless "
-         "poor tiresome broken sloppy bland").split()
+PRAISE = ("good great lovely warm fresh clever perfect brilliant charming elegant moving "
+          "superb delightful splendid thrilling gripping").split()
+BLAME = ("bad poor dull cold bland boring awful ugly stale clumsy shallow dreadful tedious "
+         "lifeless sloppy tiresome").split()
+FREQUENCIES = [1 / rank for rank in range(1, 17)]
 
 
 @cache
@@ -239,10 +241,11 @@ def _clause(aspect, opinion, generator):
     verb = generator.choice(["was", "seemed", "felt"])
     if generator.random() < 0.15:
         verb = {"was": "was not", "seemed": "never seemed", "felt": "never felt"}[verb]
-        words = [generator.choice(BLAME if opinion else PRAISE)]
+        opinion, count = 1 - opinion, 1
     else:
-        words = generator.sample(PRAISE if opinion else BLAME, generator.choice([1, 2]))
-    return f"the {aspect} {verb} {' and '.join(words)}"
+        count = generator.choice([1, 2])
+    words = generator.choices(PRAISE if opinion else BLAME, FREQUENCIES, k=count)
+    return f"the {aspect} {verb} {' and '.join(dict.fromkeys(words))}"
 
 
 def _place(name, data_dir):
