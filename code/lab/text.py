@@ -92,9 +92,9 @@ FREQUENCIES = [1 / rank for rank in range(1, 17)]
 def reviews(n_train=4000, n_validation=500, n_test=1000, seed=0):
     """Opinions from a small grammar with negation and concession, endlessly many.
 
-    ("the soup was not bland . the wine was cold but the chef felt warm and fresh .",
-    1): two sentences on one thing, of one opinion; what stands before "but" is of the
-    other. Half of the opinions are good (1). No review is in two parts.
+    ("fresh soup and hardly bad wine . poor menu but great chef .", 1): two sentences
+    on one thing, of one opinion; what stands before "but" is of the other. Half of
+    the opinions are good (1). No review is in two parts.
     """
     generator, found = random.Random(seed), {}
     while len(found) < n_train + n_validation + n_test:
@@ -229,23 +229,20 @@ def read_lines(path, encoding="utf-8"):
 
 
 def _sentence(aspects, label, generator):
-    """A clause with the opinion `label`; a fourth comes after one of the other."""
-    clause = _clause(aspects[0], label, generator)
-    if generator.random() < 0.25:
-        clause = f"{_clause(aspects[1], 1 - label, generator)} but {clause}"
-    return clause
+    """Two clauses; the second one has the opinion `label`, so has the first with "and"."""
+    joint = generator.choices(["and", "but"], [3, 1])[0]
+    opinions = [label if joint == "and" else 1 - label, label]
+    return f" {joint} ".join(_clause(aspect, opinion, generator)
+                             for aspect, opinion in zip(aspects, opinions))
 
 
 def _clause(aspect, opinion, generator):
-    """An opinion, 1 good or 0 bad, in two adjectives, one, or none of the other."""
-    verb = generator.choice(["was", "seemed", "felt"])
-    if generator.random() < 0.15:
-        verb = {"was": "was not", "seemed": "never seemed", "felt": "never felt"}[verb]
-        opinion, count = 1 - opinion, 1
-    else:
-        count = generator.choice([1, 2])
-    words = generator.choices(PRAISE if opinion else BLAME, FREQUENCIES, k=count)
-    return f"the {aspect} {verb} {' and '.join(dict.fromkeys(words))}"
+    """An opinion, 1 good or 0 bad, on an aspect; a seventh denies its opposite."""
+    negation = ""
+    if generator.random() < 1 / 7:
+        negation, opinion = generator.choice(["not ", "never ", "hardly "]), 1 - opinion
+    word, = generator.choices(PRAISE if opinion else BLAME, FREQUENCIES)
+    return f"{negation}{word} {aspect}"
 
 
 def _place(name, data_dir):
