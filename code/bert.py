@@ -262,6 +262,17 @@ class BertForSequenceClassification(nn.Module):
 
 
 # %%
+class MeanOfWords(BertForSequenceClassification):
+    """The same, but its pooler reads the mean of all words, not the place of [CLS]."""
+
+    def forward(self, input_ids, attention_mask, token_type_ids=None):
+        x, _ = self.bert(input_ids, attention_mask, token_type_ids)
+        shares = attention_mask / attention_mask.sum(1, keepdim=True)    # (B, T)
+        pooled = self.bert.pooler((shares[..., None] * x).sum(1))
+        return self.classifier(self.dropout(pooled))
+
+
+# %%
 def initialise(model, config):
     """Weights from N(0, initializer_range^2), biases and the padding's word zero."""
     for module in model.modules():
@@ -474,10 +485,11 @@ class Labelled(Dataset):
 
 # %%
 @cache
-def finetuned(args, seed, labels, start):
+def finetuned(args, seed, labels, start, network):
     """A classifier that learned from so many labelled reviews, and fit's history.
 
-    start: "pretrained" or "scratch". The same seed is the same reviews in both.
+    start: "pretrained" or "scratch". network: BertForSequenceClassification or
+    MeanOfWords. The same seed is the same reviews in all.
     """
     order = torch.Generator().manual_seed(seed)
     train, validation, _ = text.load(args)
@@ -487,7 +499,7 @@ def finetuned(args, seed, labels, start):
     epochs = -(-args.steps // len(batches))
 
     torch.manual_seed(seed)
-    model = BertForSequenceClassification(miniature(args))
+    model = network(miniature(args))
     if start == "pretrained":
         body = pretrained(args, args.seed)[0].bert
         model.bert.load_state_dict(body.state_dict())
@@ -696,11 +708,10 @@ def facts():
 # ## Figures
 
 # %%
-def tokens(rows, marked, notes):
+def tokens(rows, marked):
     """Rows of words one below the other, column by column; some are marked.
 
     rows: {name: words}, all of the same length. marked: {(row, column): role}.
-    notes: lines of text below.
     """
     figure, axis = figures.sheet()
     names, columns = list(rows), list(zip(*rows.values()))
@@ -713,13 +724,14 @@ def tokens(rows, marked, notes):
     for column, (words, room) in enumerate(zip(columns, wide)):
         for row, word in enumerate(words):
             role = marked.get((row, column))
+            if role:
+                axis.barh(24 + 48 * row, room - 4, 34, x + 2,
+                          color=figures.color(role, 0.15))
             axis.text(x + room / 2, 24 + 48 * row, word, size=18, ha="center",
                       va="center_baseline", weight="bold" if role else "normal",
                       color=figures.color(role or "ink"))
         x += room
-    for line, note in enumerate(notes):
-        axis.text(0, 48 * len(names) + 32 + 30 * line, note, va="center_baseline")
-    figures.crop(figure, 48 * len(names) + 30 * len(notes) + 24)
+    figures.crop(figure, 48 * len(names))
     return figure
 
 
@@ -730,14 +742,14 @@ def filled(gaps, roles):
     roles: {word: role}, the best word's colour where nothing is said.
     """
     figure, axis = figures.sheet()
-    y = 0
+    y, scale = 0, 600 / max(words[0][1] for words in gaps.values())
     for sentence, words in gaps.items():
         axis.text(0, y + 18, sentence, va="center_baseline", weight="bold")
         left = max(figures.width(figure, word) for word, _ in words) + 20
         for word, probability in words:
             y += 34
             role = figures.color(roles.get(word, "idea"))
-            length = 700 * probability
+            length = scale * probability
             axis.text(left - 12, y + 22, word, va="center_baseline", ha="right")
             axis.barh(y + 20, length, 22, left, color=role)
             axis.text(left + length + 10, y + 22, f"{probability:.1%}",
@@ -750,14 +762,13 @@ def filled(gaps, roles):
 # %%
 def heads(maps, words):
     """Who reads whom, a square for each head: maps (layers, H, T, T), T words."""
-    maps = maps.flatten(0, 1)
-    titles = [f"layer {layer}, head {head}" for layer in (1, 2)
-              for head in range(1, len(maps) // 2 + 1)]
-    figure, axes = figures.panels(len(maps), titles=titles, sharey=True)
-    for axis, weights in zip(axes, maps):
+    titles = [f"layer {layer}, head {head}" for layer in range(1, len(maps) + 1)
+              for head in range(1, maps.shape[1] + 1)]
+    figure, axes = figures.panels(len(titles))
+    for axis, weights, title in zip(axes, maps.flatten(0, 1), titles):
         axis.imshow(1 - 0.9 * weights, cmap="gray", vmin=0, vmax=1)
         axis.grid(False)
-        axis.set_title(axis.get_title(), size=18)
+        axis.set_title(title, size=18)
         axis.set_xticks(range(len(words)), words, rotation=90, size=15)
         axis.set_yticks(range(len(words)), words, size=15)
     axes[0].set_ylabel("this word …")
@@ -765,21 +776,31 @@ def heads(maps, words):
     return figure
 
 
+# %%
+def record_accuracies(name, sizes, found):
+    """Record mean and range over runs, found[run][size], for each number of labels."""
+    for labels, runs in zip(sizes, zip(*found)):
+        results.record(f"{name}_{labels}_accuracy", sum(runs) / len(runs))
+        results.record(f"{name}_{labels}_accuracy_lowest", min(runs))
+        results.record(f"{name}_{labels}_accuracy_highest", max(runs))
+
+
 # %% [markdown]
 # ## Demo
 
 # %% Arguments
 if __name__ == "__main__":
-    size = {"batch_size": 32, "lr": 1.5e-3, "width": 32, "depth": 2, "heads": 2,
+    # paper: 12 or 24 layers of 768 or 1024, 1,000,000 steps of 256 x 512 words
+    size = {"batch_size": 64, "lr": 2.5e-3, "width": 48, "depth": 2, "heads": 4,
             "dropout": 0.0, "at_least": 1, "max_length": 64, "runs": 3,
-            "lr_labels": 3e-3, "steps": 60}
-    film = size | {"epochs": 30, "lr": 1e-3, "width": 128, "heads": 4, "dropout": 0.1,
-                   "at_least": 2, "lr_labels": 3e-4, "steps": 600}
+            "lr_labels": 3e-3, "steps": 50}
+    film = size | {"epochs": 30, "lr": 1e-3, "width": 128, "dropout": 0.1,
+                   "at_least": 2, "lr_labels": 3e-4, "steps": 300}
     args = cli.arguments(
         weights=str, text=True,
-        reviews=size | {"epochs": 20, "labels": [16, 64, 256, 1024], "gaps": [
-            "the soup was not bland . the wine was [MASK] .",
-            "the soup was bland . the wine was [MASK] ."]},
+        reviews=size | {"epochs": 24, "labels": [16, 64, 256], "gaps": [
+            "hardly bad soup and never dull wine . [MASK] menu and not poor chef .",
+            "bad soup and dull wine . [MASK] menu and poor chef ."]},
         sst2=film | {"labels": [100, 1000, 6920], "gaps": ["a [MASK] film ."]},
         mr=film | {"labels": [100, 1000, 8530], "gaps": ["a [MASK] film ."]})
     if args.weights:
@@ -807,7 +828,7 @@ if __name__ == "__main__":
          "BERT is shown": [tokenizer.id_to_token(i) for i in shown],
          "and asked for": [word * there for word, there in zip(words, asked)]},
         {(row, i): role for i, there in enumerate(asked) if there
-         for row, role in [(3, "control"), (4, "idea")]}, []), "bert-input")
+         for row, role in [(3, "control"), (4, "idea")]}), "bert-input")
 
 # %% Pre-training
 if __name__ == "__main__":
@@ -833,26 +854,25 @@ if __name__ == "__main__":
 # %% Few labels
 if __name__ == "__main__":
     _, _, test = text.load(args)
-    found = {}
-    for start in ("pretrained", "scratch"):
-        for labels in args.labels[:1 if args.quick else None]:
-            runs = [accuracy(finetuned(args, args.seed + run, labels, start)[0], test,
-                             args) for run in range(args.runs)]
-            found.setdefault(start, []).append(runs)
-            name = f"{start}_{labels}_accuracy"
-            results.record(name, sum(runs) / len(runs))
-            results.record(f"{name}_lowest", min(runs))
-            results.record(f"{name}_highest", max(runs))
-    figure, (axis,) = figures.panels(
-        xlabel="labelled reviews", ylabel="test accuracy (%)")
-    axis.set_xscale("log", base=2)
-    for start, role, label in [("scratch", "control", "from scratch"),
-                               ("pretrained", "idea", "pre-trained")]:
-        runs = 100 * torch.tensor(found[start]).T            # (runs, numbers of labels)
-        figures.band(axis, args.labels[:runs.shape[1]], runs, role, label,
-                     linewidth=figures.HEAVY, marker="o")
-    axis.set_xticks(args.labels, [f"{n:,}" for n in args.labels])
-    figures.label_lines(axis)
+    sizes = args.labels[:1 if args.quick else None]
+    readers = {"cls": BertForSequenceClassification, "mean": MeanOfWords}
+    figure, axes = figures.panels(
+        2, xlabel="labelled reviews", ylabel="test accuracy (%)",
+        titles=["reading [CLS], as the paper does", "reading the mean of all words"])
+    for axis, (reader, network) in zip(axes, readers.items()):
+        for start, role, label in [("scratch", "control", "from scratch"),
+                                   ("pretrained", "idea", "pre-trained")]:
+            found = [[accuracy(finetuned(args, args.seed + run, labels, start,
+                                         network)[0], test, args)
+                      for labels in sizes] for run in range(args.runs)]
+            record_accuracies(f"{start}_{reader}", sizes, found)
+            figures.band(axis, sizes, 100 * torch.tensor(found), role, label,
+                         linewidth=figures.HEAVY, marker="o")
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(sizes, [f"{labels:,}" for labels in sizes])
+        axis.minorticks_off()
+    for axis in axes:
+        figures.label_lines(axis)
     figures.save(figure, "bert-few-labels")
 
 # %% Fill a gap
