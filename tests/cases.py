@@ -83,8 +83,6 @@ CASES = {
     "bert.BertForSequenceClassification": Case(
         partial(bert.BertForSequenceClassification, BERT),
         partial(words, lambda ids: ids[:, 0] % 2)),
-    "bert.MeanOfWords": Case(partial(bert.MeanOfWords, BERT),
-                             partial(words, lambda ids: ids[:, 0] % 2)),
     "convnext.ConvNeXt": Case(
         partial(convnext.ConvNeXt, (1, 2), (8, 16), drop_probability=0.1,
                 num_classes=10), partial(images, channels=3, size=32)),

@@ -260,7 +260,9 @@ def best_words(model, folder, sentence):
 
 @pytest.mark.parametrize("where", ["folder", "cache"])
 @pytest.mark.parametrize("kind", ["ForPreTraining", "ForMaskedLM"])
-@pytest.mark.parametrize("sentence", ["The soup was [MASK] .", "[MASK] films, [MASK]."])
+@pytest.mark.parametrize("sentence", [
+    pytest.param("The soup was [MASK] .", id="one"),
+    pytest.param("[MASK] films, [MASK].", id="two")])
 def test_published(where, kind, sentence, checkpoint, hub):
     """A checkpoint fills gaps as in transformers, tokenizer and all."""
     name = "tiny/bert"
@@ -317,14 +319,13 @@ def script(tmp_path, monkeypatch):
     signal.signal(signal.SIGINT, handler)
 
 
-def test_script(script, checkpoint, tmp_path, capsys):
-    """It prints the five best words with their probabilities, and draws them."""
+def test_script(script, checkpoint, capsys):
+    """It prints the five best words with their probabilities."""
     folder, theirs = checkpoint()
     assert not script(folder)
     printed = capsys.readouterr().out
     for word, probability in best_words(theirs, folder, "the soup was [MASK] .")[0]:
         assert f"{probability:6.1%}  {word}\n" in printed
-    assert (tmp_path / "out/img/bert-tiny.svg").exists()
 
 
 def fails(script, name, *words, **options):

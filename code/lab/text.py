@@ -71,21 +71,12 @@ def numbers():
             for part in (pairs[:8000], pairs[8000:8500], pairs[8500:])]
 
 
-# Things, what can be said of them, and adjectives that praise and that damn them, the
-# most frequent first: the n-th comes 1/n times as often as the first, as words do.
-THINGS = {
-    "film": "plot cast music ending dialogue camera",
-    "book": "story style cover hero ending language",
-    "hotel": "room breakfast staff view pool location",
-    "phone": "screen battery camera sound design price",
-    "concert": "singer band sound light crowd hall",
-    "restaurant": "soup service wine menu dessert chef",
-}
-PRAISE = ("good great lovely warm fresh clever perfect brilliant charming elegant moving "
-          "superb delightful splendid thrilling gripping").split()
-BLAME = ("bad poor dull cold bland boring awful ugly stale clumsy shallow dreadful tedious "
-         "lifeless sloppy tiresome").split()
-FREQUENCIES = [1 / rank for rank in range(1, 17)]
+# What a hotel is judged by, and adjectives that praise and that damn, the most frequent
+# first: the n-th comes 1/n times as often as the first, as words do.
+ASPECTS = "room service soup wine menu breakfast staff view pool chef bar garden".split()
+PRAISE = "good great lovely fresh warm perfect charming superb".split()
+BLAME = "bad poor dull cold bland awful ugly stale".split()
+FREQUENCIES = [1 / rank for rank in range(1, 9)]
 
 
 @cache
@@ -93,14 +84,13 @@ def reviews(n_train=4000, n_validation=500, n_test=1000, seed=0):
     """Opinions from a small grammar with negation and concession, endlessly many.
 
     ("fresh soup and hardly bad wine . poor menu but great chef .", 1): two sentences
-    on one thing, of one opinion; what stands before "but" is of the other. Half of
-    the opinions are good (1). No review is in two parts.
+    of one opinion on a hotel; what stands before "but" is of the other. Half of the
+    opinions are good (1). No review is in two parts.
     """
     generator, found = random.Random(seed), {}
     while len(found) < n_train + n_validation + n_test:
         label = generator.randrange(2)
-        thing = generator.choice(list(THINGS))
-        aspects = generator.sample(THINGS[thing].split(), 4)
+        aspects = generator.sample(ASPECTS, 4)
         first, second = (_sentence(aspects[i:i + 2], label, generator)
                          for i in (0, 2))
         found[f"{first} . {second} ."] = label
