@@ -14,6 +14,7 @@ from torch import nn
 
 import alexnet
 import attention
+import bert
 import convnext
 import googlenet
 import grad_cam
@@ -118,6 +119,24 @@ def vision_transformer(change=lambda model: model, **options):
     return Case(build, partial(images, channels=3, size=16))
 
 
+BERT = bert.BertConfig(
+    vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+    intermediate_size=32, max_position_embeddings=8, initializer_range=0.1)
+
+
+def words(target, samples=4, length=8):
+    """Random words, all there, two texts a row: ((ids, mask, texts), target(ids))."""
+    ids = torch.randint(1, BERT.vocab_size, (samples, length))
+    texts = (torch.arange(length) > 4).long().expand_as(ids)
+    return (ids, torch.ones_like(ids), texts), target(ids)
+
+
+def pretraining_loss(output, target):
+    scores, follows = output
+    return bert.pretraining_loss(scores.flatten(0, 1), target.flatten(), follows,
+                                 target[:, 0] % 2)
+
+
 CASES = {
     "attention.MultiHeadAttention": Case(
         partial(attention.MultiHeadAttention, 32, 4), self_attention, per_place),
@@ -125,6 +144,12 @@ CASES = {
        for mechanism in attention.MECHANISMS},
     "attention.Neighbours": Case(
         partial(attention.Neighbours, 4, length=6, embed_dim=32), around, per_place),
+    "bert.BertForPreTraining": Case(
+        partial(bert.BertForPreTraining, BERT), partial(words, lambda ids: ids),
+        pretraining_loss),
+    "bert.BertForSequenceClassification": Case(
+        partial(bert.BertForSequenceClassification, BERT),
+        partial(words, lambda ids: ids[:, 0] % 2)),
     "convnext.ConvNeXt": Case(
         partial(convnext.ConvNeXt, (1, 2), (8, 16), drop_probability=0.1,
                 num_classes=10), partial(images, channels=3, size=32)),

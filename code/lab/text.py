@@ -79,36 +79,27 @@ def numbers():
             for part in (pairs[:8000], pairs[8000:8500], pairs[8500:])]
 
 
-# Things, what can be said of them, and adjectives that praise and that damn them.
-THINGS = {
-    "film": "plot cast music ending dialogue camera",
-    "book": "story style cover hero ending language",
-    "hotel": "room breakfast staff view pool location",
-    "phone": "screen battery camera sound design price",
-    "concert": "singer band sound light crowd hall",
-    "restaurant": "soup service wine menu dessert chef",
-}
-PRAISE = ("brilliant charming superb delightful clever fresh lovely moving excellent "
-          "warm elegant great thrilling perfect splendid gripping").split()
-BLAME = ("boring dreadful clumsy dull shallow stale ugly tedious awful cold lifeless "
-         "poor tiresome broken sloppy bland").split()
-DEGREES = ["", "", "very ", "really ", "so "]
+# What a hotel is judged by, and adjectives that praise and that damn, the most frequent
+# first: the n-th comes 1/n times as often as the first, as words do.
+ASPECTS = "room service soup wine menu breakfast staff view pool chef bar garden".split()
+PRAISE = "good great lovely fresh warm perfect charming superb".split()
+BLAME = "bad poor dull cold bland awful ugly stale".split()
+FREQUENCIES = [1 / rank for rank in range(1, 9)]
 
 
 @cache
 def reviews(n_train=4000, n_validation=500, n_test=1000, seed=0):
     """Opinions from a small grammar with negation and concession, endlessly many.
 
-    ("the soup was not bland . the wine was cold but the chef was superb .", 1): two
-    sentences on one thing, of one opinion; what stands before "but" is of the other.
-    Half of the opinions are good (1). No review is in two parts.
+    ("fresh soup and hardly bad wine . poor menu but great chef .", 1): two sentences
+    of one opinion on a hotel; what stands before "but" is of the other. Half of the
+    opinions are good (1). No review is in two parts.
     """
     generator, found = random.Random(seed), {}
     while len(found) < n_train + n_validation + n_test:
         label = generator.randrange(2)
-        thing = generator.choice(list(THINGS))
-        aspects = generator.sample(THINGS[thing].split(), 4)
-        first, second = (_sentence(thing, aspects[i:i + 2], label, generator)
+        aspects = generator.sample(ASPECTS, 4)
+        first, second = (_sentence(aspects[i:i + 2], label, generator)
                          for i in (0, 2))
         found[f"{first} . {second} ."] = label
     samples = list(found.items())
@@ -322,28 +313,21 @@ def read_lines(path, encoding="utf-8"):
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def _sentence(thing, aspects, label, generator):
-    """One or two clauses; the last one has the opinion `label`."""
-    *before, last = aspects[:generator.choice([1, 2])]
-    clause = _clause(thing, last, label, generator)
-    for aspect in before:
-        joint = generator.choice(["and", "but"])
-        opinion = label if joint == "and" else 1 - label
-        clause = f"{_clause(thing, aspect, opinion, generator)} {joint} {clause}"
-    return clause
+def _sentence(aspects, label, generator):
+    """Two clauses; the second one has the opinion `label`, so has the first with "and"."""
+    joint = generator.choices(["and", "but"], [3, 1])[0]
+    opinions = [label if joint == "and" else 1 - label, label]
+    return f" {joint} ".join(_clause(aspect, opinion, generator)
+                             for aspect, opinion in zip(aspects, opinions))
 
 
-def _clause(thing, aspect, opinion, generator):
-    """An opinion, 1 good or 0 bad, on an aspect of a thing."""
-    negated = generator.random() < 0.3
-    word = generator.choice(PRAISE if opinion != negated else BLAME)
-    verb = generator.choice(["was", "seemed", "felt"])
-    degree = generator.choice(DEGREES)
-    owner = generator.choice(["", f" of the {thing}"])
-    if negated:
-        verb, degree = {"was": "was not", "seemed": "never seemed",
-                        "felt": "never felt"}[verb], ""
-    return f"the {aspect}{owner} {verb} {degree}{word}"
+def _clause(aspect, opinion, generator):
+    """An opinion, 1 good or 0 bad, on an aspect; a seventh denies its opposite."""
+    negation = ""
+    if generator.random() < 1 / 7:
+        negation, opinion = generator.choice(["not ", "never ", "hardly "]), 1 - opinion
+    word, = generator.choices(PRAISE if opinion else BLAME, FREQUENCIES)
+    return f"{negation}{word} {aspect}"
 
 
 def _place(name, data_dir):
