@@ -55,7 +55,7 @@ LARGE = BertConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=1
 
 # %%
 class BertEmbeddings(nn.Module):
-    """What the word is + where it stands + which text it is of: (B, T) -> (B, T, D)."""
+    """What a word is + where it stands + of which text: (B, T) -> (B, T, D)."""
 
     def __init__(self, config):
         super().__init__()
@@ -143,7 +143,7 @@ class BertAttention(nn.Module):
 
 # %%
 class BertLayer(nn.Module):
-    """Attention, then two matrices at each place by itself: (B, T, D) -> (B, T, D)."""
+    """Attention, then two matrices at each place alone: (B, T, D) -> (B, T, D)."""
 
     def __init__(self, config):
         super().__init__()
@@ -222,10 +222,10 @@ class MaskedLMHead(nn.Module):
 
 # %%
 class BertForPreTraining(nn.Module):
-    """Scores of words (B, T, vocab_size), and of [B follows A, it does not] (B, 2).
+    """Scores of words (B, T, K), and of [B follows A, it does not] (B, 2).
 
     predict (B, T): where words are wanted, everywhere if None; there are then
-    (predict.sum(), vocab_size) scores.
+    (predict.sum(), K) scores.
     """
 
     def __init__(self, config):
@@ -354,14 +354,15 @@ class SentencePairs(Dataset):
 
 # %%
 def mask_words(input_ids, vocab_size):
-    """Hide 15 % of each row's words, at least one: (B, T) -> (B, T), where (B, T).
+    """Hide 15 % of each row's words, at least one: section 3.1, task 1.
 
-    Of ten hidden words eight are now [MASK], one is any word, one stays.
+    (B, T) -> what is shown (B, T), and where a word is hidden (B, T). Of
+    ten hidden words eight are now [MASK], one is any word, one stays.
     """
     is_word = input_ids >= len(SPECIAL)
     order = torch.rand(input_ids.shape, device=input_ids.device)
     rank = order.masked_fill(~is_word, 2).argsort(1).argsort(1)
-    count = (0.15 * is_word.sum(1, keepdim=True)).round().clamp(min=1)
+    count = (0.15 * is_word.sum(1, keepdim=True)).round().clamp(1)
     hidden = is_word & (rank < count)
 
     fate = torch.rand(input_ids.shape, device=input_ids.device)
@@ -373,8 +374,9 @@ def mask_words(input_ids, vocab_size):
 
 # %%
 def pretraining_loss(scores, words, follows, is_random):
-    """Mean cross-entropy of the hidden words + that of the next sentence."""
-    return F.cross_entropy(scores, words) + F.cross_entropy(follows, is_random)
+    """Cross-entropy of hidden words + of what follows."""
+    return (F.cross_entropy(scores, words)
+            + F.cross_entropy(follows, is_random))
 
 
 # %%
@@ -850,15 +852,17 @@ if __name__ == "__main__":
     axis.set_xticks(sizes, [f"{labels:,}" for labels in sizes])
     axis.minorticks_off()
     figures.label_lines(axis)
-    low, high = (line.get_ydata()[0] for line in axis.lines)
-    figures.annotate(axis, sizes[0], high,
-                     f"{sizes[0]} labels: {high:.0f} % against {low:.0f} %")
+    middle = len(sizes) // 2
+    low, high = (line.get_ydata()[middle] for line in axis.lines)
+    figures.annotate(axis, sizes[middle], high,
+                     f"{sizes[middle]} labels: {high:.0f} % against {low:.0f} %")
     figures.save(figure, "bert-few-labels")
 
 # %% Fill a gap
 if __name__ == "__main__":
     model, _ = pretrained(args, args.seed)
-    gaps = {gap: fill(model, vocabulary(args), halves(gap))[0] for gap in args.gaps}
+    gaps = {gap: fill(model, vocabulary(args), halves(gap))[0]
+            for gap in args.gaps}
     figures.save(filled(gaps, dict.fromkeys(text.BLAME, "control")), "bert-gap")
 
 # %% What each head attends to

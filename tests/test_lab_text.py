@@ -114,8 +114,8 @@ def opinion(review):
     labels = set()
     for sentence in review.split(" . "):
         clause = re.split(" and | but ", sentence)[-1].split()
-        word = next(word for word in reversed(clause) if word != ".")
-        negated = "not" in clause or "never" in clause
+        word = next(word for word in clause if word in text.PRAISE + text.BLAME)
+        negated = bool({"not", "never", "hardly"} & set(clause))
         labels.add(int((word in text.PRAISE) != negated))
     label, = labels
     return label
