@@ -794,7 +794,9 @@ if __name__ == "__main__":
     if args.weights:
         model, tokenizer = published(args.weights)
         for gap in fill(model.to(args.device), tokenizer, args.text):
-            print(*(f"{probability:6.1%}  {word}\n" for word, probability in gap), sep="")
+            for word, probability in gap:
+                print(f"{probability:6.1%}  {word}")
+            print()
         raise SystemExit
 
 # %% What BERT is given
