@@ -1,4 +1,4 @@
-"""BERT held against Hugging Face's, its paper, and checkpoints as they are published."""
+"""BERT held against Hugging Face's, its paper and checkpoints as published."""
 
 import json
 import runpy

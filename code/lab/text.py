@@ -81,7 +81,8 @@ def numbers():
 
 # What a hotel is judged by, and adjectives that praise and that damn, the most frequent
 # first: the n-th comes 1/n times as often as the first, as words do.
-ASPECTS = "room service soup wine menu breakfast staff view pool chef bar garden".split()
+ASPECTS = ("room service soup wine menu breakfast staff view pool chef bar "
+           "garden").split()
 PRAISE = "good great lovely fresh warm perfect charming superb".split()
 BLAME = "bad poor dull cold bland awful ugly stale".split()
 FREQUENCIES = [1 / rank for rank in range(1, 9)]
@@ -314,7 +315,7 @@ def read_lines(path, encoding="utf-8"):
 
 
 def _sentence(aspects, label, generator):
-    """Two clauses; the second one has the opinion `label`, so has the first with "and"."""
+    """Two clauses; the second has the opinion `label`, with "and" the first, too."""
     joint = generator.choices(["and", "but"], [3, 1])[0]
     opinions = [label if joint == "and" else 1 - label, label]
     return f" {joint} ".join(_clause(aspect, opinion, generator)
