@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import threading
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -86,3 +89,36 @@ def browser():
                                              args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A web server for a folder; yields (folder, address)."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=folder)
+    handler.log_message = lambda *args: None
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def listing(folder):
+    """{path below folder: when it was changed}."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def one_line(error, *words):
+    """An error has a message of one line with these words."""
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def assert_same(ours, reference, what):
+    """Equal but for rounding: 1e-5 of the largest value, which is not zero."""
+    scale = reference.abs().max()
+    assert scale > 0, what
+    assert (ours - reference).abs().max() <= 1e-5 * scale, what

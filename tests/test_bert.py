@@ -10,9 +10,9 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from torch.nn import functional as F
 
 import bert
+from conftest import assert_same
 from lab import UserError, measure, results
 
 SCRIPT = Path(__file__).resolve().parents[1] / "code/bert.py"
@@ -46,12 +46,6 @@ def inputs(batch=3, length=12):
     ids = torch.randint(1, SMALL["vocab_size"], (batch, length)) * mask
     return {"input_ids": ids, "attention_mask": mask,
             "token_type_ids": (places > 4).long() * mask}
-
-
-def assert_same(ours, expected, what):
-    scale = expected.abs().max()
-    assert scale > 0, what
-    assert (ours - expected).abs().max() <= 1e-5 * scale, what
 
 
 MODELS = {

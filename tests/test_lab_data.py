@@ -5,9 +5,6 @@ import hashlib
 import os
 import pickle
 import tarfile
-import threading
-from functools import partial
-from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,16 +13,13 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10, MNIST
 
+from conftest import listing, one_line
 from lab import UserError, data, results
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 REAL_DATA = Path(os.environ.get("LAB_DATA") or BESIDE)
 real = pytest.mark.skipif(not os.environ.get("LAB_DATA") and not BESIDE.is_dir(),
                           reason="LAB_DATA is unset: there are no real data sets")
-
-
-def listing(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def md5(content):
@@ -78,26 +72,6 @@ def small_cifar10(monkeypatch, tmp_path):
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": sums["batches.meta"]})
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     return tmp_path / "lab_data"
-
-
-@pytest.fixture
-def web(tmp_path):
-    """A web server for a folder; yields (folder, address)."""
-    folder = tmp_path / "web"
-    folder.mkdir()
-    handler = partial(SimpleHTTPRequestHandler, directory=folder)
-    handler.log_message = lambda *args: None
-    with HTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-def one_line(error, *words):
-    text = str(error.value)
-    assert "\n" not in text
-    for word in words:
-        assert word in text
 
 
 def test_digits_are_real_split_and_normalised():

@@ -5,15 +5,13 @@ import hashlib
 import os
 import random
 import re
-import threading
-from functools import partial
-from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from conftest import listing, one_line
 from lab import UserError, results, text, training
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -60,28 +58,11 @@ def small(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def web(monkeypatch, tmp_path):
-    """A web server in the place of the sets' repositories; yields its folder."""
-    folder = tmp_path / "web"
-    folder.mkdir()
-    handler = partial(SimpleHTTPRequestHandler, directory=folder)
-    handler.log_message = lambda *args: None
-    with HTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(text, "SOURCE", f"http://127.0.0.1:{server.server_port}")
-        yield folder
-        server.shutdown()
-
-
-def listing(folder):
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-
-
-def one_line(error, *words):
-    message = str(error.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
+def repositories(web, monkeypatch):
+    """The folder of a web server that stands for the sets' repositories."""
+    folder, address = web
+    monkeypatch.setattr(text, "SOURCE", address.rstrip("/"))
+    return folder
 
 
 # Embedded
@@ -169,24 +150,24 @@ def test_lab_data_is_read_and_never_written(small, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["multi30k", "sst2", "mr"])
-def test_sets_are_downloaded(small, web, tmp_path, name):
+def test_sets_are_downloaded(small, repositories, tmp_path, name):
     source, parts = text.FILES[name]
     for file, (there, _) in parts.items():
-        (web / source).mkdir(parents=True, exist_ok=True)
-        (small / file).rename(web / source / there)
+        (repositories / source).mkdir(parents=True, exist_ok=True)
+        (small / file).rename(repositories / source / there)
     parts = getattr(text, name)(tmp_path / "data")
     assert len(parts) == 3 and all(parts)
     assert not list((tmp_path / "data").glob(".fetching*"))
-    for file in web.rglob("*.*"):
+    for file in repositories.rglob("*.*"):
         file.unlink()
     assert getattr(text, name)(tmp_path / "data") == parts
 
 
-def test_a_download_that_was_altered_is_named(small, web, tmp_path):
+def test_a_download_that_was_altered_is_named(small, repositories, tmp_path):
     source, parts = text.FILES["sst2"]
-    (web / source).mkdir(parents=True)
+    (repositories / source).mkdir(parents=True)
     for file, (there, _) in parts.items():
-        (web / source / there).write_bytes(b"<html>log in</html>")
+        (repositories / source / there).write_bytes(b"<html>log in</html>")
     with pytest.raises(UserError) as error:
         text.sst2(tmp_path / "data")
     one_line(error, str(tmp_path / "data/sst2/train.tsv"), "corrupt", "SHA256")

@@ -16,6 +16,7 @@ from torch import nn
 
 import lenet
 import resnet
+from conftest import assert_same
 from lab import measure, results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,12 +42,6 @@ def randomise(model):
     for parameter in model.parameters():
         if parameter.ndim > 1 and not parameter.any():
             nn.init.normal_(parameter, std=0.02)
-
-
-def assert_same(ours, reference, what):
-    scale = reference.abs().max()
-    assert scale > 0, what
-    assert (ours - reference).abs().max() <= 1e-5 * scale, what
 
 
 # Module, its variants with torchvision's names, the side of the pictures compared.

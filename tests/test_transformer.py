@@ -10,6 +10,7 @@ from torch import nn
 
 import transformer
 from attention import attention_maps
+from conftest import assert_same
 from lab import UserError, measure, text
 from transformer import BOS, EOS, PAD
 
@@ -38,12 +39,6 @@ def sentences(*lengths, vocabulary=7):
     rows = [torch.cat([torch.randint(3, vocabulary, (n - 1,)), torch.tensor([EOS])])
             for n in lengths]
     return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
-
-
-def assert_same(ours, reference, what):
-    scale = reference.abs().max()
-    assert scale > 0, what
-    assert (ours - reference).abs().max() <= 1e-5 * scale, what
 
 
 # Against nn.Transformer
