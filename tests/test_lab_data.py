@@ -224,6 +224,8 @@ def test_cifar10_whole_and_in_part(small_cifar10, monkeypatch, tmp_path, capsys)
     assert len(train) == 10 and len(test) == 10
     said = capsys.readouterr().err
     assert "only data_batch_1 in" in said and ": 10 training and 10 test" in said
+    data.cifar10(tmp_path / "data")
+    assert capsys.readouterr().err == ""  # said once is enough
 
 
 def test_a_damaged_cifar10_batch_is_named(small_cifar10):

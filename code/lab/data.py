@@ -6,7 +6,6 @@ written, or from --data-dir, where downloads and unpacked copies go.
 
 import gzip
 import shutil
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -123,9 +122,9 @@ def cifar10(data_dir, size=None):
     train, test = sets = [Here(place, train=train) for train in (True, False)]
     if len(Here.train_list) < len(CIFAR10.train_list):
         here = ", ".join(file for file, _ in Here.train_list)
-        print(f"cifar10: of the training set only {here} in {place / folder}: "
-              f"{len(train):,} training and {len(test):,} test samples",
-              file=sys.stderr)
+        files.say_once(f"cifar10: of the training set only {here} in "
+                       f"{place / folder}: {len(train):,} training and "
+                       f"{len(test):,} test samples")
     parts = [(torch.from_numpy(part.data).permute(0, 3, 1, 2),
               torch.tensor(part.targets)) for part in sets]
     return _normalised(*parts, train.classes, "cifar10", size)

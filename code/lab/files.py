@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from lab import UserError, results
@@ -35,6 +36,12 @@ def verify(file, digest, algorithm="md5"):
     if found != digest:
         raise UserError(f"{file} is corrupt (its {algorithm.upper()} is not {digest}): "
                         "put the original in its place, or delete it to fetch it anew")
+
+
+@cache
+def say_once(line):
+    """A line on stderr about a data set, however often it is read."""
+    print(line, file=sys.stderr)
 
 
 def make_writable(data_dir):

@@ -7,7 +7,6 @@ from $LAB_DATA or --data-dir, as in lab.data.
 import gzip
 import random
 import re
-import sys
 import zlib
 from functools import cache
 from pathlib import Path
@@ -190,8 +189,8 @@ class Translations(Dataset):
                  for begin, side in zip(([], [BOS]), zip(*pairs))]
         self.pairs = [pair for pair in zip(*sides) if max(map(len, pair)) <= longest]
         if len(self.pairs) < len(pairs):
-            print(f"{pairs.name}: left out {len(pairs) - len(self.pairs):,} pairs of "
-                  f"more than {longest:,} tokens", file=sys.stderr)
+            files.say_once(f"{pairs.name}: left out {len(pairs) - len(self.pairs):,} "
+                           f"pairs of more than {longest:,} tokens")
 
     def __len__(self):
         return len(self.pairs)
@@ -292,8 +291,8 @@ def parallel(source, target, name):
                         f"{len(targets):,}: line by line they must be translations")
     pairs = [(a, b) for a, b in zip(sources, targets) if a.strip() and b.strip()]
     if len(pairs) < len(sources):
-        print(f"{name}: left out {len(sources) - len(pairs):,} pairs of {source} with "
-              "an empty line", file=sys.stderr)
+        files.say_once(f"{name}: left out {len(sources) - len(pairs):,} pairs of "
+                       f"{source} with an empty line")
     return Texts(pairs, name)
 
 

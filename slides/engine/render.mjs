@@ -155,7 +155,11 @@ class DeckRenderer {
    */
   slideHtml(slide, kicker) {
     const isTitle = slide === this.slides[0];
-    const attributes = { ...withClass(isTitle ? "title" : "content", slide.attributes), id: slide.id || undefined };
+    const attributes = {
+      ...withClass(isTitle ? "title" : "content", slide.attributes),
+      id: slide.id || undefined,
+      "data-family": this.meta.family || undefined,
+    };
     return [
       `<section${attributesHtml(attributes)}>`,
       isTitle ? spans("header", "kicker", { architecture: course, date: longDate(this.meta.date) }) : kicker,
