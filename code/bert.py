@@ -470,7 +470,8 @@ class Labelled(Dataset):
         return len(self.labels)
 
     def __getitem__(self, indices):
-        inputs = {key: value[indices] for key, value in self.inputs.items()}
+        longest = self.inputs["attention_mask"][indices].sum(1).max()
+        inputs = {key: value[indices, :longest] for key, value in self.inputs.items()}
         return inputs, self.labels[indices]
 
 
@@ -482,11 +483,11 @@ def finetuned(args, seed, labels, start):
     start: "pretrained" or "scratch". The same seed is the same reviews in both.
     """
     order = torch.Generator().manual_seed(seed)
-    train, validation, _ = text.load(args)
+    train, _, _ = text.load(args)
     chosen = torch.randperm(len(train), generator=order)[:labels]
     samples = Labelled([train[i] for i in chosen], vocabulary(args))
     batches = training.loader(samples, args)
-    epochs = -(-args.steps // len(batches))
+    epochs = max(args.passes, -(-args.steps // len(batches)))
 
     torch.manual_seed(seed)
     model = BertForSequenceClassification(miniature(args))
@@ -781,9 +782,9 @@ if __name__ == "__main__":
     # paper: 12 or 24 layers of 768 or 1024, 1,000,000 steps of 256 x 512 words
     size = {"batch_size": 64, "lr": 4e-3, "width": 48, "depth": 2, "heads": 4,
             "dropout": 0.0, "at_least": 1, "max_length": 64, "runs": 3,
-            "lr_labels": 3e-3, "steps": 50}
-    film = size | {"epochs": 30, "lr": 1e-3, "width": 128, "dropout": 0.1,
-                   "at_least": 2, "lr_labels": 3e-4, "steps": 300}
+            "lr_labels": 3e-3, "steps": 50, "passes": 6}   # at least so many
+    film = size | {"epochs": 10, "lr": 1e-3, "width": 128, "dropout": 0.1,
+                   "at_least": 2, "lr_labels": 1e-3, "steps": 200}
     args = cli.arguments(
         weights=str, text=True,
         reviews=size | {"epochs": 11, "labels": [16, 64, 256], "gaps": [

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attention import MultiHeadAttention, attention_maps
+from attention import (MultiHeadAttention, attention_maps, causal_mask,
+                       padding_mask)
 from lab import UserError, cli, figures, measure, results, text, training
 
 PAD, BOS, EOS, UNKNOWN = text.PAD, text.BOS, text.EOS, text.UNKNOWN
@@ -224,16 +225,14 @@ class Translator(nn.Module):
 
     def encode(self, source):
         """The memory (B, S, D) and its mask (B, 1, 1, S)."""
-        mask = (source != PAD)[:, None, None]
+        mask = padding_mask(source, PAD)
         return self.transformer.encoder(self.embed(source), mask), mask
 
     def decode(self, target, memory, memory_mask):
         """Logits (B, T, K): no position sees those after it."""
-        T = target.shape[1]
-        causal = torch.ones(T, T, dtype=torch.bool).tril()
+        causal = causal_mask(target.shape[1], target.device)
         x = self.transformer.decoder(
-            self.embed(target), memory,
-            causal.to(target.device), memory_mask)
+            self.embed(target), memory, causal, memory_mask)
         return F.linear(x, self.embedding.weight)
 
     def start(self, source):
