@@ -388,7 +388,7 @@ def test_local_predictive(lengths):
         length = lengths[b] if lengths else S
         for t in range(T):
             inner = v.weight[0] @ torch.tanh(hidden.weight @ query[b, t])
-            p = length / (1 + math.exp(-inner))
+            p = length / (1 + math.exp(-inner.item()))
             window = [s for s in range(length) if abs(s - p) <= reach]
             aligned = dict(zip(window, scores[b, t, window].softmax(-1)))
             expected = torch.tensor([
