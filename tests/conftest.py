@@ -14,6 +14,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.pop("LAB_ARGS", None)  # the tests' own arguments, never the user's
 
 TESTS = Path(__file__).resolve().parent
+BESIDE = TESTS.parents[1] / "shared" / "data"
+REAL_DATA = Path(os.environ.get("LAB_DATA") or BESIDE)
+real = pytest.mark.skipif(not os.environ.get("LAB_DATA") and not BESIDE.is_dir(),
+                          reason="LAB_DATA is unset: there are no real data sets")
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
                   "--disable-component-update", "--disable-sync"]
 

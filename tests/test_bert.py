@@ -418,3 +418,15 @@ def test_fill_needs_no_labels():
         assert len(words) == 3 and 0 < sum(probabilities) < 1
     with pytest.raises(UserError, match="no \\[MASK\\]"):
         bert.fill(model, tokenizer, "the soup")
+
+
+def test_a_batch_is_as_wide_as_its_longest_review():
+    reviews = [("good soup .", 1), ("bad soup and not good wine .", 0)]
+    tokenizer = bert.whole_words([review for review, _ in reviews], 1, max_length=64)
+    samples = bert.Labelled(reviews, tokenizer)
+    short, _ = samples[torch.tensor([0])]
+    both, labels = samples[torch.tensor([1, 0])]
+    assert short["attention_mask"].all() and labels.tolist() == [0, 1]
+    width = short["input_ids"].shape[1]
+    assert torch.equal(both["input_ids"][1, :width], short["input_ids"][0])
+    assert both["attention_mask"].sum(1).tolist() == [both["input_ids"].shape[1], width]

@@ -2,10 +2,8 @@
 
 import gzip
 import hashlib
-import os
 import pickle
 import tarfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy
@@ -13,13 +11,8 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10, MNIST
 
-from conftest import listing, one_line
+from conftest import REAL_DATA, listing, one_line, real
 from lab import UserError, data, results
-
-BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
-REAL_DATA = Path(os.environ.get("LAB_DATA") or BESIDE)
-real = pytest.mark.skipif(not os.environ.get("LAB_DATA") and not BESIDE.is_dir(),
-                          reason="LAB_DATA is unset: there are no real data sets")
 
 
 def md5(content):

@@ -2,22 +2,16 @@
 
 import gzip
 import hashlib
-import os
 import random
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from conftest import listing, one_line
+from conftest import REAL_DATA, listing, one_line, real
 from lab import UserError, results, text, training
 
-BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
-REAL_DATA = Path(os.environ.get("LAB_DATA") or BESIDE)
-real = pytest.mark.skipif(not os.environ.get("LAB_DATA") and not BESIDE.is_dir(),
-                          reason="LAB_DATA is unset: there are no real data sets")
 ENGLISH = ["a man .", "two dogs run .", "a child .", "three women ."]
 GERMAN = ["ein Mann .", "zwei Hunde rennen .", "ein Kind .", "drei Frauen ."]
 
