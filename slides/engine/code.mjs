@@ -114,7 +114,7 @@ function figure({ lines, code, attributes, label, caption, steps }) {
   });
   const pre = attributesHtml({ tabindex: 0, role: "group", "aria-label": label });
   return `<figure${outer}><pre${pre}><code>${inner.join("")}</code></pre>`
-    + `${caption && `<figcaption>${caption}</figcaption>`}${steps}</figure>`;
+    + `${steps}${caption && `<figcaption>${caption}</figcaption>`}</figure>`;
 }
 
 /** @param {number[]} lines [31, 32, 33, 35] -> "31-33,35" */
