@@ -105,7 +105,8 @@ class Checkout:
     def wait_for(self, line):
         wait(lambda: line in (self.fakes / "log").read_text().splitlines())
 
-    def begin(self, script, *arguments, **settings):
+    def begin(self, script, *arguments, folder="", **settings):
+        """Start a script in a folder of the checkout."""
         environment = {
             "PATH": str(self.fakes / "bin"), "HOME": str(self.fakes),
             "FAKES": str(self.fakes), "REAL_MODULES": str(root / "node_modules"),
@@ -114,7 +115,8 @@ class Checkout:
             **{name: str(value) for name, value in settings.items()},
         }
         process = subprocess.Popen(
-            [node, script, *map(str, arguments)], cwd=self.path, env=environment,
+            [node, self.path / script, *map(str, arguments)],
+            cwd=self.path / folder, env=environment,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True)
         self.processes.append(process)
@@ -195,6 +197,49 @@ def wait(condition, seconds=20):
 def get(url):
     with urllib.request.urlopen(url, timeout=10) as answer:
         return answer.read().decode()
+
+
+# Where the user stands --------------------------------------------------------
+
+
+def by_npm(checkout, folder):
+    """The settings with which npm starts a script when called in this folder."""
+    return {"INIT_CWD": checkout.path / folder,
+            "npm_package_json": checkout.path / "package.json"}
+
+
+SHOW = "import os, sys; print(os.getcwd(), *sys.argv[1:])"
+
+
+def test_a_script_runs_where_the_user_stands(ready):
+    ready.write("code/show.py", SHOW)
+    (ready.path / "my work").mkdir()
+    there = str(ready.path / "my work")
+    done = ready.python("code/show.py", "../x", **by_npm(ready, "my work"))
+    assert done.stdout.split("\n")[0] == f"{there} ../x", done.stderr
+    done = ready.python("code/show.py", "../x", folder="my work")
+    assert done.stdout.split("\n")[0] == f"{there} ../x", done.stderr
+    # npm has started another package's script, and that one this
+    done = ready.python("code/show.py", folder="slides", INIT_CWD=there,
+                        npm_package_json=ready.fakes / "package.json")
+    assert done.stdout.split("\n")[0] == str(ready.path / "slides"), done.stderr
+
+
+def test_tests_run_in_the_repository_with_paths_of_the_user(ready):
+    done = ready.python("-c", SHOW, "test_node.py::test_node", "-k", "lenet",
+                        **by_npm(ready, "tests"))
+    assert done.stdout.split() == [
+        str(ready.path), f"{ready.path}/tests/test_node.py::test_node", "-k", "lenet"]
+
+
+@pytest.mark.parametrize("folder, name", [
+    ("slides", "none.md"), ("out/deep", "../../slides/none.md")])
+def test_a_message_shows_paths_from_where_the_user_stands(ready, folder, name):
+    (ready.path / folder).mkdir(parents=True, exist_ok=True)
+    done = ready.run("pdf", name, **by_npm(ready, folder))
+    assert done.returncode == 1
+    decks = os.path.relpath(ready.path / "slides", ready.path / folder)
+    assert f"The decks: {Path(decks) / 'attention.md'}, " in done.stderr
 
 
 # Set-up --------------------------------------------------------------------
@@ -704,10 +749,10 @@ def test_handout_has_a_page_for_each_slide_and_notes_if_asked(ready, handout):
     assert re.fullmatch(r"out/pdf/handout.pdf: 3 pages, [\d.]+ MiB\n", done.stdout)
     plain = ready.path / "out/pdf/handout.pdf"
     assert page_count(plain) == 3
-    done = handout("--notes", "--out", "notes.pdf")
-    assert done.stdout.startswith("notes.pdf: 4 pages"), done.stderr
-    assert page_count(ready.path / "notes.pdf") == 4
     assert os.listdir(ready.path / "out/pdf") == ["handout.pdf"]
+    done = handout("--notes", "--out", "notes.pdf", folder="out/pdf")
+    assert done.stdout.startswith("notes.pdf: 4 pages"), done.stderr
+    assert page_count(ready.path / "out/pdf/notes.pdf") == 4
 
 
 def test_handout_that_cannot_be_made_is_one_line_and_the_earlier_stays(ready, handout):

@@ -163,7 +163,8 @@ def _file(text):
 
 
 def _folder(text):
-    folder = Path(text)
+    # These two are the project's, wherever one stands.
+    folder = {"static": STATIC, "out": ROOT / "out"}.get(text, Path(text))
     first = next(path for path in [folder, *folder.absolute().parents]
                  if path.exists())
     if not first.is_dir() or not os.access(first, os.W_OK):

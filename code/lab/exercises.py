@@ -10,6 +10,7 @@ import ast
 import copy
 import hashlib
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -174,7 +175,7 @@ def main():
     parser.add_argument("names", nargs="*", metavar="NAME", help="an exercise")
     for path in asked(parser.parse_args().names):
         folder = make(path)
-        print(f"wrote {folder.relative_to(ROOT)} "
+        print(f"wrote {os.path.relpath(folder)} "
               f"({sum(points(source(path)).values()):g} points)")
 
 

@@ -297,7 +297,7 @@ def table(path, header, rows):
 
 
 def shown(path):
-    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+    return os.path.relpath(path)
 
 
 def grade_folder(folder, args):

@@ -1,7 +1,7 @@
 /** npm run build: the lectures as a static site in _site/, for any folder of any host. */
 import { cp, mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { root, runCommand, say } from "./command.mjs";
+import { root, runCommand, say, shown } from "./command.mjs";
 import { deckNames, deckRenderer, describeDecks, refuseProblems } from "./decks.mjs";
 import { setUpNode } from "./setup.mjs";
 
@@ -17,7 +17,7 @@ await runCommand(async () => {
   } finally {
     await rm(site, { recursive: true, force: true });
   }
-  say("The site is in _site/.");
+  say(`The site is in ${shown(path.join(root, "_site"))}/.`);
 });
 
 /** @param {string} site an empty folder */

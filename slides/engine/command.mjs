@@ -1,11 +1,26 @@
 /** What our commands share: one line for the user's mistakes, child processes, whole files, the root. */
 import { spawn } from "node:child_process";
+import { existsSync, realpathSync } from "node:fs";
 import { rename, rm, writeFile } from "node:fs/promises";
 import { constants } from "node:os";
+import path from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** The repository, where all commands run. */
+/** The repository. */
 export const root = fileURLToPath(new URL("../..", import.meta.url));
+
+/** Where the user stands: npm runs our scripts in the repository, and says from where it was called. */
+export const here = isStartedByNpm() ? process.env.INIT_CWD ?? root : process.cwd();
+
+/** A program that npm has started, such as a test, may start us in another folder, or another checkout. */
+function isStartedByNpm() {
+  const { npm_package_json: file = "" } = process.env;
+  return existsSync(file) && realpathSync(file) === path.join(root, "package.json")
+    && realpathSync(process.cwd()) === path.resolve(root);
+}
+
+/** @param {string} file as a message shows it to the user */
+export const shown = (file) => path.relative(here, file) || ".";
 
 /** Something that the user can put right; its message is one line that says how. */
 export class UserError extends Error {

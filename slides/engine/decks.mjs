@@ -4,7 +4,7 @@
  */
 import { readFile, readdir } from "node:fs/promises";
 import path from "node:path";
-import { UserError } from "./command.mjs";
+import { UserError, here, shown } from "./command.mjs";
 
 /**
  * @typedef {{name: string, title: string, family: string, slides: number}} Deck
@@ -57,15 +57,17 @@ export async function deckRenderer(root) {
 
 /**
  * @param {string} root
- * @param {string} file as the user names it, relative to the root
+ * @param {string} file as the user names it: relative to where they stand, or to the root
  * @param {number} [exitCode]
  * @returns {Promise<string>} its name in slides/
  */
 export async function existingDeck(root, file, exitCode) {
   const decks = await deckNames(root);
-  const name = path.relative(path.join(root, "slides"), path.resolve(root, file));
-  if (!decks.includes(name)) throw new UserError(
-    `There is no deck ${file}. The decks: ${decks.map((deck) => `slides/${deck}`).join(", ")}.`, exitCode);
+  const folder = path.join(root, "slides");
+  const name = [here, root].map((start) => path.relative(folder, path.resolve(start, file)))
+    .find((candidate) => decks.includes(candidate));
+  if (!name) throw new UserError(
+    `There is no deck ${file}. The decks: ${decks.map((deck) => shown(path.join(folder, deck))).join(", ")}.`, exitCode);
   return name;
 }
 

@@ -3,7 +3,7 @@ import { mkdir } from "node:fs/promises";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { findBrowser } from "./browser.mjs";
-import { UserError, root, runCommand, writeWhole } from "./command.mjs";
+import { UserError, here, root, runCommand, shown, writeWhole } from "./command.mjs";
 import { deckRenderer, existingDeck, oneLine, refuseProblems } from "./decks.mjs";
 import { setUpNode } from "./setup.mjs";
 
@@ -17,15 +17,14 @@ await runCommand(async () => {
   await refuseProblems(root, [deck], "No PDF is written: put that right first.");
   const query = `?print-pdf${notes ? "&showNotes=separate-page" : ""}`;
   const pdf = await withServer((url) => print(browser, `${url}/${deck}${query}`));
-  const file = path.relative(root, out);
   try {
     await mkdir(path.dirname(out), { recursive: true });
     await writeWhole(out, pdf);
   } catch (error) {
-    throw new UserError(`${file} cannot be written: ${oneLine(error)}`);
+    throw new UserError(`${shown(out)} cannot be written: ${oneLine(error)}`);
   }
   const pages = Buffer.from(pdf).toString("latin1").match(/\/Type\s*\/Page\b/g)?.length ?? 0;
-  console.log(`${file}: ${pages} pages, ${(pdf.length / 2 ** 20).toFixed(1)} MiB`);
+  console.log(`${shown(out)}: ${pages} pages, ${(pdf.length / 2 ** 20).toFixed(1)} MiB`);
 });
 
 /** @returns {Promise<{deck: string, notes: boolean, out: string}>} */
@@ -33,7 +32,7 @@ async function commandLine() {
   const { values, positionals } = parsed();
   if (positionals.length !== 1) throw new UserError(`Name one deck. ${usage}`, 2);
   const deck = await existingDeck(root, positionals[0]);
-  const out = path.resolve(root, values.out ?? `out/pdf/${path.basename(deck, ".md")}.pdf`);
+  const out = path.resolve(here, values.out ?? path.join(root, `out/pdf/${path.basename(deck, ".md")}.pdf`));
   return { deck, notes: values.notes, out };
 }
 
