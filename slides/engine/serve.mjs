@@ -7,8 +7,10 @@ import path from "node:path";
 import express from "express";
 import { UserError } from "./command.mjs";
 import { deckNames, oneLine, describeDecks } from "./decks.mjs";
+import { keepPages } from "./keep.mjs";
 import { KernelProxy } from "./kernel-proxy.mjs";
 import { brokenDeckPage, indexPage, messagePage } from "./pages.mjs";
+import { filePolicy, servedPolicy } from "./policy.mjs";
 import { freshNotebook, moduleFiles, sourcePage } from "./source.mjs";
 import { watchChanges } from "./watch.mjs";
 
@@ -17,18 +19,8 @@ const everywhere = ["0.0.0.0", "::"];
 
 const headers = {
   "Cache-Control": "no-cache",
-  // 'unsafe-inline': KaTeX and reveal set styles, and reveal's speaker view is a written page.
-  "Content-Security-Policy": [
-    "default-src 'self'",
-    "script-src 'self' 'unsafe-inline'",
-    "style-src 'self' 'unsafe-inline'",
-    "img-src 'self' data: blob:",
-    "font-src 'self' data:",
-    "object-src 'none'",
-    "base-uri 'none'",
-    "form-action 'none'",
-    "frame-ancestors 'self'",
-  ].join("; "),
+  "Content-Security-Policy": servedPolicy,
+  "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Resource-Policy": "same-origin",
   "Referrer-Policy": "same-origin",
   "X-Content-Type-Options": "nosniff",
@@ -79,6 +71,7 @@ export async function serve({ root, renderDeck, host = "localhost", port = 1948,
  */
 function application(root, renderDeck, hosts, subscribe, kernels) {
   const app = express();
+  const keep = keepPages(root);
   app.disable("x-powered-by");
   app.use((request, response, next) => {
     response.set(headers);
@@ -95,7 +88,8 @@ function application(root, renderDeck, hosts, subscribe, kernels) {
     }
   });
   app.get("/", answering(async (response) => {
-    response.send(indexPage(await describeDecks(root), (name) => name));
+    const page = await keep("/", async () => indexPage(await describeDecks(root), (deck) => deck));
+    response.type("html").send(page);
   }));
   app.get("/events", subscribe);
   app.get("/enter", answering(async (response) => {
@@ -109,7 +103,8 @@ function application(root, renderDeck, hosts, subscribe, kernels) {
     const name = response.locals.path.slice(1);
     if (!(await deckNames(root)).includes(name)) return next();
     try {
-      response.send(await renderDeck(name, { watch: true, sources: true }));
+      const page = await keep(`/${name}`, () => renderDeck(name, { watch: true, sources: true }));
+      response.type("html").send(page);
     } catch (error) {
       console.error(`slides/${name}: ${oneLine(error)}`);
       response.status(500).send(brokenDeckPage(name, oneLine(error)));
@@ -118,11 +113,12 @@ function application(root, renderDeck, hosts, subscribe, kernels) {
   app.use(answering(async (response, next) => {
     const { name, kind } = moduleAsked(root, response.locals.path);
     if (kind !== "html") return next();
-    response.send(sourcePage(root, name, "/"));
+    response.type("html").send(await keep(response.locals.path, () => sourcePage(root, name, "/")));
   }));
   app.use(answering(async (response, next) => {
     const file = moduleFile(root, response.locals.path) ?? await staticFile(root, response.locals.path);
     if (!file) return next();
+    response.set("Content-Security-Policy", filePolicy);
     response.sendFile(file, { root, cacheControl: false, dotfiles: "deny" }, (error) => error && next(error));
   }));
   app.use((_request, response) => refuse(response, 404, "There is nothing here"));
