@@ -19,11 +19,13 @@ export const policy = [
   "form-action 'none'",
 ].join("; ");
 
-/** Our server's pages stand in no frame of another origin; a page cannot say that of itself. */
-export const servedPolicy = `${policy}; frame-ancestors 'self'`;
+// What follows can be said in a header only.
+const ownFrames = "frame-ancestors 'self'";
+export const servedPolicy = `${policy}; ${ownFrames}`;
 
 /** A file that is opened by itself, such as an SVG, runs nothing. */
-export const filePolicy = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:";
+export const filePolicy =
+  `sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; ${ownFrames}`;
 
 /** @param {string} script */
 function hash(script) {

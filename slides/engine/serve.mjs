@@ -269,22 +269,33 @@ function listenAt(app, host, port) {
 
 // Events --------------------------------------------------------------------
 
+/** Each page that is open holds a connection: a browser has few, a class has many, and nobody takes them all. */
+const mostPages = { ofAddress: 32, inAll: 512 };
+
 /** Server-sent events to every page that is open. */
 function broadcast() {
-  /** @type {Set<express.Response>} */
-  const pages = new Set();
+  /** @type {Map<express.Response, string>} */
+  const pages = new Map();
   return {
     /** @type {express.RequestHandler} */
     subscribe(request, response) {
+      const address = request.socket.remoteAddress ?? "";
+      const own = [...pages.values()].filter((other) => other === address).length;
+      if (own >= mostPages.ofAddress || pages.size >= mostPages.inAll)
+        return void response.status(503).type("text").send("Too many pages are open: this one does not hear of changes\n");
       response.type("text/event-stream");
       if (request.method === "HEAD") return void response.end();
       response.write("retry: 500\n\n");
-      pages.add(response);
+      pages.set(response, address);
       request.once("close", () => pages.delete(response));
     },
     /** @param {import("./watch.mjs").Change} change */
     tell(change) {
-      for (const page of pages) page.write(`data: ${JSON.stringify(change)}\n\n`);
+      for (const page of pages.keys()) {
+        // Whoever does not read is let go; a browser comes back, and takes the page as it is then.
+        if (page.writableNeedDrain) page.destroy();
+        else page.write(`data: ${JSON.stringify(change)}\n\n`);
+      }
     },
   };
 }
