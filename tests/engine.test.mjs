@@ -511,7 +511,6 @@ describe("citations and links", () => {
     assert.match(good("[f](../code/net.py)"), /<span class="source" title="code\/net.py">/);
     assert.match(problem("[f](../missing.txt)"), /no file/);
     assert.match(problem("[f](ftp://example.org)"), /https/);
-    assert.match(good("[f](javascript:alert(1))"), /<p>\[f\]\(javascript:alert\(1\)\)<\/p>/);
   });
 });
 
@@ -611,6 +610,49 @@ describe("a slide", () => {
     assert.match(problem("text <!--s--> text"), /must stand alone/);
     assert.match(problem("<!-- never closed\n\ntext"), /comment is not closed/);
     assert.match(problem('<a href="x">y</a>'), /write a link as/);
+  });
+
+  const run = "top.taken = true";
+  for (const html of [
+    `<span onmouseover="${run}">a</span>`, `<span ONMOUSEOVER=${run.replaceAll(" ", "")}>a</span>`, `<b\nonclick\n=\n'${run}'>a</b>`,
+    `<div title="x" onclick="${run}">\n\na\n\n</div>`, `<details open ontoggle="${run}"><summary>a</summary></details>`,
+    `<div a=b"><img src=x onerror="${run}">">\na\n</div>`, `<div title='"'><div title="'onclick='">${"</div>".repeat(2)}<p/onclick=${run}>`,
+    `<div title="a"onclick="${run}">\na\n</div>`, `<b/onclick="${run}">a</b>`, `<div/onclick="${run}">\na\n</div>`, `<div\fonclick="${run}">\na\n</div>`,
+    `<<b>img src=x onerror="${run}">`, `<div>\n<<!-- x -->img src=x onerror="${run}">\n</div>`, `<div>\n<!--> <img src=x onerror="${run}"> -->x<img src=x>\n</div>`,
+    `<div style="background: url(x)" style="color: red">\na\n</div>`, `<b style="background: URL(x)">a</b>`, `<b style="background: &#117;rl(x)">a</b>`,
+    `<b style="background: u\\72l(x)">a</b>`, `<b style="background: image-set('x' 1x)">a</b>`, `<b style="width: expression(${run})">a</b>`,
+    `<q cite="javascript:${run}">a</q>`, `<table background="x"><tr><td>a</td></tr></table>`, `<p is="x-a" contenteditable>a</p>`, `<p srcdoc="x">a</p>`,
+    `<svg onload="${run}"></svg>`, `<math href="javascript:${run}"></math>`, `<iframe src="javascript:${run}"></iframe>`, `<object data="x"></object>`,
+    ...["onclick", "data-background-iframe", "data-background-video", "data-background-image", "data-background", "data-preview-link", "srcdoc",
+      "data-preview-image", "data-src", "src", "href", "data-notes", "data-markdown", "formaction", "xlink:href", "data-module", "OnClick"]
+      .flatMap((name) => [`<!-- .slide: ${name}="javascript:${run}" -->\n\na`, `a <!-- .element: class="fragment" ${name}='x' -->`]),
+    `<!-- .slide: style="background: url(x)" -->\n\na`, `a <!-- .element: style="--x: url(x)" -->`, `<!-- .slide: data-background-gradient="url(x)" -->\n\na`,
+  ]) test(`HTML that could run or load something is an error: ${html}`, () => {
+    const { html: shown, problems } = slide(html);
+    assert.notDeepEqual(problems, []);
+    assert.ok(problems.every(({ line }) => line >= 11), JSON.stringify(problems));
+    assert.match(shown, /class="error"/);
+    assert.doesNotMatch(shown, /<(?:img|svg|math|iframe|object|q)|<[^>]* (?:on\w+|style|src|data-(?:notes|src|background-\w+|preview-\w+))=/i);
+  });
+
+  test("HTML that gives a slide its look is none", () => {
+    good('<div style="width: calc(100% - 2em); color: rgb(1 2 3 / 50%); transform: translate(0, (1 + 2) * 1px)" lang="de">\n\na\n\n</div>');
+    good('<ol start="3" reversed><li value=2>a</li></ol>\n<table><tr><td colspan="2" aria-label="x > y">a</td></tr></table>');
+    good('<details open><summary>a</summary>b</details>\n\na <!-- .element: style="font-size: 80%" -->');
+    good('<!-- .slide: data-background-color="#123456" data-background-gradient="linear-gradient(to right, red, rgb(0 0 0))" -->\n\na');
+  });
+
+  for (const target of [
+    "javascript:alert(1)", "JaVaScRiPt:alert(1)", "&#106;avascript:alert(1)", "java&#9;script:alert(1)", "java&NewLine;script:alert(1)",
+    "&#1;javascript:alert(1)", "javascript&colon;alert(1)", "< javascript:alert(1)>", "javascript:alert(1)#2016", "javascript:x.md",
+    "data:text/html,x", "data:image/svg+xml,x", "DATA:text/html;base64,x", "vbscript:x", "file:///etc/passwd", "blob:x", "view-source:x",
+    "//evil.example", "\\\\\\\\evil.example", "intent:x",
+  ]) test(`a link that leads to no page is an error: ${target}`, () => {
+    for (const link of [`[x](${target})`, `[x, 2016](${target} "A. *B*. 2016.")`, `![x](${target})`, `[x][1]\n\n[1]: ${target}`, `a\n\nNote: [x](${target})`]) {
+      const { html, problems } = slide(link);
+      assert.notDeepEqual(problems, [], link);
+      assert.doesNotMatch(html, /<(a|img)[^>]* (href|src)=/, link);
+    }
   });
 
   test("its heading", () => {

@@ -42,6 +42,7 @@ export const markdown = new MarkdownIt({ html: true });
 markdown.use(/** @type {any} */ (math.default));
 export const encodeLink = markdown.normalizeLink;
 markdown.normalizeLink = (/** @type {string} */ href) => href;
+markdown.validateLink = () => true; // the resolver says where a link may lead, and what is wrong with another one
 
 // Inline tokens have no line: remember where each starts in the text of its paragraph.
 markdown.inline.State = class extends markdown.inline.State {
@@ -211,7 +212,10 @@ class SlideReader {
       const attributes = readAttributes(rest);
       const target = directive === "slide" ? this.slide : element();
       if (!attributes || !target) this.problem(line, `<!-- .${directive}: … --> is not understood: write key="value"`);
-      else addAttributes(target, attributes);
+      else {
+        this.html.checkAttributes(attributes, line);
+        addAttributes(target, attributes);
+      }
     });
   }
 
