@@ -41,6 +41,35 @@ Note: A secret of the speaker.
 ## Second
 """
 
+DIAGRAMS = """\
+---
+title: Diagrams
+family: Sample
+date: 2026-11-21
+---
+# Diagrams
+""" + "".join(f"\n<!--s-->\n\n## Diagram\n\n```mermaid\n{text}\n```\n" for text in [
+    """sequenceDiagram
+  participant A as Alice<img src=x onerror=taken=1>$$\\text{Alice}$$
+  A->>A: <img src=x onerror=taken=1>$$x<img src=x onerror=taken=1>$$""",
+    """%%{init: {"securityLevel": "loose", "htmlLabels": true,
+    "flowchart": {"htmlLabels": true}}}%%
+flowchart LR
+  a["<img src=x onerror=taken=1>"] -->|"<svg onload=taken=1>"| b
+  click a href "javascript:taken=1"
+  click b call alert(1)""",
+    """%%{init: {"themeCSS": "</style><img src=x onerror=taken=1>",
+    "fontFamily": "x;}</style><img src=x onerror=taken=1>"}}%%
+flowchart LR
+  a --> b""",
+    """classDiagram
+  class A["<img src=x onerror=taken=1>"]
+  link A "javascript:taken=1" "x" """,
+    """architecture-beta
+  group api(cloud)["<img src=x onerror=taken=1>"]
+  service db(database)["<img src=x onerror=taken=1>"] in api""",
+])
+
 RUN = "top.taken = self.taken = true"
 HTML = f'"><img src=x onerror="{RUN}">'
 CALLS = [
@@ -84,6 +113,7 @@ def decks(copy_lectures):
     for deck in (copy / "slides").glob("*.md"):
         deck.unlink()
     (copy / "slides/deck.md").write_text(DECK)
+    (copy / "slides/diagrams.md").write_text(DIAGRAMS)
     site = partial(Quiet, directory=copy / "_site")
     command = ["node", "--input-type=module", "-e", SERVE]
     with (running(command, copy) as url,
@@ -196,6 +226,21 @@ def test_what_is_written_into_a_page_does_not_run(decks, foreign, kind):
         }""", HTML)
         page.wait_for_function("() => window.taken || window.blocked")
         assert page.evaluate("window.blocked") == "script-src-attr"
+        assert page.evaluate("window.taken") is None
+
+
+def test_a_diagram_runs_nothing(decks, browser):
+    """Nor would it if no policy stopped it."""
+    with browser.new_context(bypass_csp=True) as context:
+        page = context.new_page()
+        page.goto(decks["start"].replace("deck.md", "diagrams.md"))
+        expect(page.locator(".mermaid:has(> svg, > .failure)")).to_have_count(5)
+        expect(page.locator(".mermaid > svg").first).to_be_attached()
+        active = page.locator(".mermaid *").evaluate_all("""(all) => all.flatMap(
+            (element) => [...element.attributes].filter(({ name, value }) =>
+                /^on/.test(name) || /^(java|vb)script:|^data:text/i.test(value.trim())
+            ).map(({ name }) => name))""")
+        assert active == []
         assert page.evaluate("window.taken") is None
 
 

@@ -80,7 +80,7 @@ export function anchorsOf(text) {
 }
 
 /** @param {string} text */
-function readFrontMatter(text) {
+export function readFrontMatter(text) {
   const whole = text.replace(/^\uFEFF/, "").replace(/\r\n?/g, "\n");
   /** @type {Problem[]} */
   const problems = [];
@@ -95,7 +95,7 @@ function readFrontMatter(text) {
     body = whole.replace(/^---\n[^]*?\n---/, "");
   }
   const show = (/** @type {unknown} */ value) =>
-    value instanceof Date ? value.toISOString().slice(0, 10) : String(value ?? "");
+    value instanceof Date ? value.toISOString().slice(0, 10) : value instanceof Object ? "" : String(value ?? "");
   const meta = { title: show(options.title), family: show(options.family), date: show(options.date) };
   const missing = Object.entries(meta).flatMap(([key, value]) => (value ? [] : [key]));
   if (missing.length && !problems.length)
