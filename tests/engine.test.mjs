@@ -1,7 +1,7 @@
 /** The deck engine, on a small lecture of its own. */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, describe, test } from "node:test";
@@ -515,6 +515,19 @@ describe("citations and links", () => {
 });
 
 describe("math", () => {
+  for (const command of ["\\href{javascript:alert(1)}{x}", "\\href{https://a.example}{x}", "\\url{https://a.example}", "\\includegraphics{https://a.example/x.png}",
+    "\\htmlClass{a}{x}", "\\htmlId{a}{x}", "\\htmlStyle{color: red}{x}", "\\htmlData{a=b}{x}"])
+    test(`makes no links, images or HTML: ${command}`, () => {
+      assert.match(problem(`$${command}$`), /^\\\w+ is not available in formulas/);
+    });
+
+  test("is bounded", () => {
+    assert.match(problem("$\\def\\a{\\b\\b}\\def\\b{\\c\\c}\\def\\c{\\a}\\a$"), /Too many expansions/);
+    assert.doesNotMatch(good("$\\rule{9999em}{9999em}$"), /(width|height)(:|=")[1-9]\d{3}em/);
+    good("$\\gdef\\mine{1}$");
+    assert.match(problem("$\\mine$"), /Undefined control sequence/);
+  });
+
   test("in lines, blocks and matrices", () => {
     const html = good("A $\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix}$ and\n\n$$\n\\begin{aligned} x &= 1 \\\\ y &= 2 \\end{aligned}\n$$\n");
     assert.equal([...html.matchAll(/class="katex"/g)].length, 2);
@@ -664,6 +677,43 @@ describe("a slide", () => {
 });
 
 describe("a deck", () => {
+  for (const [what, yaml] of Object.entries({
+    "a function": "title: {toString: !!js/function 'function () { globalThis.taken = true; return \"x\" }'}",
+    "a function that is called": "title: !!js/function 'function () {}'\nfamily: !!js/undefined ''",
+    "a regular expression": "title: !!js/regexp /x/",
+    "JSON": '{"title": {"toString": 1}}',
+    "aliases of aliases": [..."abcdefghij"].map((name, i, all) => `${name}: &${name} [${Array(10).fill(i ? `*${all[i - 1]}` : "x")}]`).join("\n") + "\ntitle: *j",
+    "a prototype": "__proto__: {family: x}\ntitle: x",
+  })) test(`front matter is data: ${what}`, () => {
+    const begin = performance.now();
+    const { problems } = render(`---\n${yaml}\n---\n# A\n`);
+    assert.match(problems[0].message, /front matter (is not valid YAML|lacks)/);
+    assert.equal(/** @type {any} */ (globalThis).taken, undefined);
+    assert.ok(performance.now() - begin < 2000);
+  });
+
+  test("front matter names no other template, preprocessor or file", async () => {
+    const { deckRenderer } = await import("../slides/engine/decks.mjs");
+    write("evil.html", "EVIL");
+    write("evil.mjs", "export default () => 'EVIL'");
+    write("reveal-md.json", readFileSync(path.join(repository, "reveal-md.json"), "utf8"));
+    symlinkSync(path.join(repository, "slides/engine"), path.join(root, "slides/engine"));
+    const options = "template: evil.html\npreprocessor: ./evil.mjs\nassets: '\"><script>EVIL</script>'\npolicy: EVIL\nlive: EVIL\nscripts: EVIL\nmarkdown: EVIL";
+    write("slides/options.md", `---\ntitle: <Options>\nfamily: A\ndate: 2026\n${options}\n---\n# A\n`);
+    const folder = process.cwd();
+    try {
+      const renderNamed = await deckRenderer(root);
+      const html = await renderNamed("options.md");
+      assert.match(html, /<title>&lt;Options&gt; ·/);
+      assert.match(html, /<meta http-equiv="Content-Security-Policy" content="default-src 'self'; script-src 'self' 'sha256-/);
+      assert.doesNotMatch(html, /EVIL|data-watch/);
+    } finally {
+      process.chdir(folder);
+      rmSync(path.join(root, "slides/options.md"));
+      rmSync(path.join(root, "slides/engine"));
+    }
+  });
+
   test("the lines of its errors are those of its file", () => {
     const text = `${start}Text\n\n<!--s-->\n\n- one\n- two [x](../code/none.py#X)\n\n| a | b |\n|---|---|\n| 1 | ![](../static/img/fresh.svg) |\n`;
     const lines = (/** @type {string} */ deck) => render(deck).problems.map(({ line }) => line);
