@@ -269,7 +269,7 @@ test("style is exchanged; what is hidden, unfinished or not watched is no news",
   }, { patience: 1000 }), []);
 });
 
-test("one address has some pages that hear of changes; the next is told so, and has a place once one is closed", async () => {
+test("one address has some pages that hear of changes; the next is told so", { timeout: 20_000 }, async () => {
   /** @type {(request: http.ClientRequest) => Promise<number>} */
   const status = (request) => new Promise((resolve) => request.once("response", (response) => {
     response.on("error", () => {});

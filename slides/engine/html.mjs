@@ -17,7 +17,7 @@ const tagPattern = new RegExp(`<(/?)([a-z][a-z0-9-]*)((?:${attributePattern.sour
 /** What a deck may say of an element or a slide: nothing that runs, and nothing that loads. */
 const attributeNames = new RegExp(`^(${[
   "class|id|title|lang|dir|role|aria-[a-z]+|style",
-  "align|width|colspan|rowspan|headers|scope|start|reversed|value|type|open|datetime",
+  "align|width|height|colspan|rowspan|headers|scope|start|reversed|value|type|open|datetime",
   "data-id|data-fragment-index|data-auto-animate(-[a-z]+)*|data-autoslide|data-timing|data-state|data-visibility",
   "data-transition(-speed)?|data-background-(color|gradient|opacity|transition)",
 ].join("|")})$`);
