@@ -287,7 +287,7 @@ function broadcast() {
       if (request.method === "HEAD") return void response.end();
       response.write("retry: 500\n\n");
       pages.set(response, address);
-      request.once("close", () => pages.delete(response));
+      response.once("close", () => pages.delete(response));
     },
     /** @param {import("./watch.mjs").Change} change */
     tell(change) {
