@@ -1,4 +1,5 @@
 /** A deck in the browser: slides, steps through code, light and dark. Loads the rest where a deck needs it. */
+import "./guard.js";
 import Reveal from "./lib/reveal/reveal.js";
 import Notes from "./lib/reveal/plugin/notes.js";
 import Zoom from "./lib/reveal/plugin/zoom.js";

@@ -15,6 +15,7 @@ async function draw(diagrams) {
   const drawing = ++latest;
   window.mermaid.initialize({
     startOnLoad: false,
+    securityLevel: "strict",
     suppressErrorRendering: true,
     htmlLabels: false,
     flowchart: { htmlLabels: false, nodeSpacing: 28, rankSpacing: 36, padding: 10, diagramPadding: 2 },

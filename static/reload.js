@@ -3,19 +3,25 @@
  * window, because a browser keeps few connections to one server.
  */
 
+/** A browser comes back by itself where the server was gone, but not where it has too many pages. */
+const refusedMilliseconds = 10_000;
+
 const windows = new BroadcastChannel("changes");
 if (new URLSearchParams(location.search).has("receiver")) windows.onmessage = ({ data }) => follow(data);
 else listen();
 
-function listen() {
+/** @param {boolean} [lost] changes may have been missed */
+function listen(lost = false) {
   const events = new EventSource("events");
-  let lost = false;
   events.onmessage = ({ data }) => {
     const change = JSON.parse(data);
     windows.postMessage(change);
     follow(change);
   };
-  events.onerror = () => (lost = true);
+  events.onerror = () => {
+    lost = true;
+    if (events.readyState === EventSource.CLOSED) setTimeout(listen, refusedMilliseconds, lost);
+  };
   events.onopen = () => lost && location.reload();
 }
 

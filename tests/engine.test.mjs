@@ -1,7 +1,7 @@
 /** The deck engine, on a small lecture of its own. */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, describe, test } from "node:test";
@@ -511,11 +511,23 @@ describe("citations and links", () => {
     assert.match(good("[f](../code/net.py)"), /<span class="source" title="code\/net.py">/);
     assert.match(problem("[f](../missing.txt)"), /no file/);
     assert.match(problem("[f](ftp://example.org)"), /https/);
-    assert.match(good("[f](javascript:alert(1))"), /<p>\[f\]\(javascript:alert\(1\)\)<\/p>/);
   });
 });
 
 describe("math", () => {
+  for (const command of ["\\href{javascript:alert(1)}{x}", "\\href{https://a.example}{x}", "\\url{https://a.example}", "\\includegraphics{https://a.example/x.png}",
+    "\\htmlClass{a}{x}", "\\htmlId{a}{x}", "\\htmlStyle{color: red}{x}", "\\htmlData{a=b}{x}"])
+    test(`makes no links, images or HTML: ${command}`, () => {
+      assert.match(problem(`$${command}$`), /^\\\w+ is not available in formulas/);
+    });
+
+  test("is bounded", () => {
+    assert.match(problem("$\\def\\a{\\b\\b}\\def\\b{\\c\\c}\\def\\c{\\a}\\a$"), /Too many expansions/);
+    assert.doesNotMatch(good("$\\rule{9999em}{9999em}$"), /(width|height)(:|=")[1-9]\d{3}em/);
+    good("$\\gdef\\mine{1}$");
+    assert.match(problem("$\\mine$"), /Undefined control sequence/);
+  });
+
   test("in lines, blocks and matrices", () => {
     const html = good("A $\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix}$ and\n\n$$\n\\begin{aligned} x &= 1 \\\\ y &= 2 \\end{aligned}\n$$\n");
     assert.equal([...html.matchAll(/class="katex"/g)].length, 2);
@@ -613,6 +625,49 @@ describe("a slide", () => {
     assert.match(problem('<a href="x">y</a>'), /write a link as/);
   });
 
+  const run = "top.taken = true";
+  for (const html of [
+    `<span onmouseover="${run}">a</span>`, `<span ONMOUSEOVER=${run.replaceAll(" ", "")}>a</span>`, `<b\nonclick\n=\n'${run}'>a</b>`,
+    `<div title="x" onclick="${run}">\n\na\n\n</div>`, `<details open ontoggle="${run}"><summary>a</summary></details>`,
+    `<div a=b"><img src=x onerror="${run}">">\na\n</div>`, `<div title='"'><div title="'onclick='">${"</div>".repeat(2)}<p/onclick=${run}>`,
+    `<div title="a"onclick="${run}">\na\n</div>`, `<b/onclick="${run}">a</b>`, `<div/onclick="${run}">\na\n</div>`, `<div\fonclick="${run}">\na\n</div>`,
+    `<<b>img src=x onerror="${run}">`, `<div>\n<<!-- x -->img src=x onerror="${run}">\n</div>`, `<div>\n<!--> <img src=x onerror="${run}"> -->x<img src=x>\n</div>`,
+    `<div style="background: url(x)" style="color: red">\na\n</div>`, `<b style="background: URL(x)">a</b>`, `<b style="background: &#117;rl(x)">a</b>`,
+    `<b style="background: u\\72l(x)">a</b>`, `<b style="background: image-set('x' 1x)">a</b>`, `<b style="width: expression(${run})">a</b>`,
+    `<q cite="javascript:${run}">a</q>`, `<table background="x"><tr><td>a</td></tr></table>`, `<p is="x-a" contenteditable>a</p>`, `<p srcdoc="x">a</p>`,
+    `<svg onload="${run}"></svg>`, `<math href="javascript:${run}"></math>`, `<iframe src="javascript:${run}"></iframe>`, `<object data="x"></object>`,
+    ...["onclick", "data-background-iframe", "data-background-video", "data-background-image", "data-background", "data-preview-link", "srcdoc",
+      "data-preview-image", "data-src", "src", "href", "data-notes", "data-markdown", "formaction", "xlink:href", "data-module", "OnClick"]
+      .flatMap((name) => [`<!-- .slide: ${name}="javascript:${run}" -->\n\na`, `a <!-- .element: class="fragment" ${name}='x' -->`]),
+    `<!-- .slide: style="background: url(x)" -->\n\na`, `a <!-- .element: style="--x: url(x)" -->`, `<!-- .slide: data-background-gradient="url(x)" -->\n\na`,
+  ]) test(`HTML that could run or load something is an error: ${html}`, () => {
+    const { html: shown, problems } = slide(html);
+    assert.notDeepEqual(problems, []);
+    assert.ok(problems.every(({ line }) => line >= 11), JSON.stringify(problems));
+    assert.match(shown, /class="error"/);
+    assert.doesNotMatch(shown, /<(?:img|svg|math|iframe|object|q)|<[^>]* (?:on\w+|style|src|data-(?:notes|src|background-\w+|preview-\w+))=/i);
+  });
+
+  test("HTML that gives a slide its look is none", () => {
+    good('<div style="width: calc(100% - 2em); color: rgb(1 2 3 / 50%); transform: translate(0, (1 + 2) * 1px)" lang="de">\n\na\n\n</div>');
+    good('<ol start="3" reversed><li value=2>a</li></ol>\n<table><tr><td colspan="2" aria-label="x > y">a</td></tr></table>');
+    good('<details open><summary>a</summary>b</details>\n\na <!-- .element: style="font-size: 80%" -->');
+    good('<!-- .slide: data-background-color="#123456" data-background-gradient="linear-gradient(to right, red, rgb(0 0 0))" -->\n\na');
+  });
+
+  for (const target of [
+    "javascript:alert(1)", "JaVaScRiPt:alert(1)", "&#106;avascript:alert(1)", "java&#9;script:alert(1)", "java&NewLine;script:alert(1)",
+    "&#1;javascript:alert(1)", "javascript&colon;alert(1)", "< javascript:alert(1)>", "javascript:alert(1)#2016", "javascript:x.md",
+    "data:text/html,x", "data:image/svg+xml,x", "DATA:text/html;base64,x", "vbscript:x", "file:///etc/passwd", "blob:x", "view-source:x",
+    "//evil.example", "\\\\\\\\evil.example", "intent:x",
+  ]) test(`a link that leads to no page is an error: ${target}`, () => {
+    for (const link of [`[x](${target})`, `[x, 2016](${target} "A. *B*. 2016.")`, `![x](${target})`, `[x][1]\n\n[1]: ${target}`, `a\n\nNote: [x](${target})`]) {
+      const { html, problems } = slide(link);
+      assert.notDeepEqual(problems, [], link);
+      assert.doesNotMatch(html, /<(a|img)[^>]* (href|src)=/, link);
+    }
+  });
+
   test("its heading", () => {
     assert.match(problem("# Title"), /only the first slide/);
     assert.match(problem("## A\n\ntext\n\n## B"), /second heading/);
@@ -622,6 +677,43 @@ describe("a slide", () => {
 });
 
 describe("a deck", () => {
+  for (const [what, yaml] of Object.entries({
+    "a function": "title: {toString: !!js/function 'function () { globalThis.taken = true; return \"x\" }'}",
+    "a function that is called": "title: !!js/function 'function () {}'\nfamily: !!js/undefined ''",
+    "a regular expression": "title: !!js/regexp /x/",
+    "JSON": '{"title": {"toString": 1}}',
+    "aliases of aliases": [..."abcdefghij"].map((name, i, all) => `${name}: &${name} [${Array(10).fill(i ? `*${all[i - 1]}` : "x")}]`).join("\n") + "\ntitle: *j",
+    "a prototype": "__proto__: {family: x}\ntitle: x",
+  })) test(`front matter is data: ${what}`, () => {
+    const begin = performance.now();
+    const { problems } = render(`---\n${yaml}\n---\n# A\n`);
+    assert.match(problems[0].message, /front matter (is not valid YAML|lacks)/);
+    assert.equal(/** @type {any} */ (globalThis).taken, undefined);
+    assert.ok(performance.now() - begin < 2000);
+  });
+
+  test("front matter names no other template, preprocessor or file", async () => {
+    const { deckRenderer } = await import("../slides/engine/decks.mjs");
+    write("evil.html", "EVIL");
+    write("evil.mjs", "export default () => 'EVIL'");
+    write("reveal-md.json", readFileSync(path.join(repository, "reveal-md.json"), "utf8"));
+    symlinkSync(path.join(repository, "slides/engine"), path.join(root, "slides/engine"));
+    const options = "template: evil.html\npreprocessor: ./evil.mjs\nassets: '\"><script>EVIL</script>'\npolicy: EVIL\nlive: EVIL\nscripts: EVIL\nmarkdown: EVIL";
+    write("slides/options.md", `---\ntitle: <Options>\nfamily: A\ndate: 2026\n${options}\n---\n# A\n`);
+    const folder = process.cwd();
+    try {
+      const renderNamed = await deckRenderer(root);
+      const html = await renderNamed("options.md");
+      assert.match(html, /<title>&lt;Options&gt; ·/);
+      assert.match(html, /<meta http-equiv="Content-Security-Policy" content="default-src 'self'; script-src 'self' 'sha256-/);
+      assert.doesNotMatch(html, /EVIL|data-watch/);
+    } finally {
+      process.chdir(folder);
+      rmSync(path.join(root, "slides/options.md"));
+      rmSync(path.join(root, "slides/engine"));
+    }
+  });
+
   test("the lines of its errors are those of its file", () => {
     const text = `${start}Text\n\n<!--s-->\n\n- one\n- two [x](../code/none.py#X)\n\n| a | b |\n|---|---|\n| 1 | ![](../static/img/fresh.svg) |\n`;
     const lines = (/** @type {string} */ deck) => render(deck).problems.map(({ line }) => line);

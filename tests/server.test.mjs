@@ -152,12 +152,16 @@ test("--host adds that name and its addresses, and for all interfaces the machin
   await assert.rejects(serve({ root, renderDeck, port: 0, host: "192.0.2.1" }), /Cannot listen on 192\.0\.2\.1/);
 });
 
-test("every answer forbids sniffing, other hosts and framing by other sites", async () => {
-  for (const target of ["/", "/cnn.md", "/static/theme.css", "/nothing", "/%"]) {
+test("every answer forbids sniffing, other hosts, framing by other sites and scripts outside of files", async () => {
+  for (const target of ["/", "/cnn.md", "/broken.md", "/source/resnet.html", "/static/theme.css", "/static/img/a.svg", "/nothing", "/%"]) {
     const { headers } = await ask(target);
+    const policy = String(headers["content-security-policy"]);
     assert.equal(headers["x-content-type-options"], "nosniff");
-    assert.match(String(headers["content-security-policy"]), /default-src 'self'.*frame-ancestors 'self'/);
+    assert.equal(headers["cross-origin-opener-policy"], "same-origin");
+    assert.equal(headers["cross-origin-resource-policy"], "same-origin");
     assert.equal(headers["x-powered-by"], undefined);
+    assert.match(policy, /default-src '(self|none)'.*frame-ancestors 'self'/);
+    assert.doesNotMatch(policy, /script-src[^;]*'unsafe|http|\*/);
   }
 });
 
@@ -265,6 +269,29 @@ test("style is exchanged; what is hidden, unfinished or not watched is no news",
   }, { patience: 1000 }), []);
 });
 
+test("one address has some pages that hear of changes; the next is told so", { timeout: 20_000 }, async () => {
+  /** @type {(request: http.ClientRequest) => Promise<number>} */
+  const status = (request) => new Promise((resolve) => request.once("response", (response) => {
+    response.on("error", () => {});
+    resolve(response.statusCode ?? 0);
+  }));
+  const events = () => http.get({ host: "127.0.0.1", port: server.port, path: "/events" }).on("error", () => {});
+  const pages = Array.from({ length: 32 }, events);
+  assert.deepEqual(new Set(await Promise.all(pages.map(status))), new Set([200]));
+  const refused = await ask("/events");
+  assert.equal(refused.status, 503);
+  assert.match(refused.body, /^Too many pages[^\n]*\n$/);
+  assert.equal((await ask("/cnn.md")).status, 200);
+  for (const page of pages) page.destroy();
+  for (let open = false, i = 0; !open && i < 50; i++) {
+    await sleep(20);
+    const page = events();
+    open = (await status(page)) === 200;
+    page.destroy();
+    if (i === 49) assert.ok(open);
+  }
+});
+
 test("several changes are one reload", () => {
   const news = changes([
     { file: "slides/cnn.md", kind: "change" },
@@ -277,6 +304,67 @@ test("several changes are one reload", () => {
     { type: "reload", decks: ["cnn.md", "gan.md"] },
   ]);
 });
+
+// Pages that are kept, files that are opened ------------------------------------
+
+test("all who ask for a deck wait for one rendering, and a change makes another", async () => {
+  let renderings = 0;
+  let atATime = 0;
+  const counting = await serve({ root, port: 0, renderDeck: async (name, options) => {
+    renderings += 1;
+    atATime += 1;
+    assert.equal(atATime, 1);
+    await sleep(100);
+    const html = await renderDeck(name, options).finally(() => (atATime -= 1));
+    return html;
+  } });
+  const asked = () => Promise.all(Array.from({ length: 25 }, () => ask("/kept.md", { port: counting.port })));
+  const deck = (/** @type {string} */ title) => write("slides/kept.md", `---\ntitle: ${title}\n---\n# A\n`);
+  try {
+    await deck("One");
+    assert.ok((await asked()).every(({ status, body }) => status === 200 && body.includes("title: One")));
+    await asked();
+    assert.equal(renderings, 1);
+    const during = (await deck("Two"), ask("/kept.md", { port: counting.port }));
+    await sleep(30);
+    await deck("Six"); // while the deck is rendered
+    assert.ok((await asked()).every(({ body }) => body.includes("title: Six")));
+    assert.equal((await during).status, 200);
+    for (const [file, text] of [["code/resnet.py", "y = 1"], ["static/img/a.svg", "<svg>1</svg>"], ["tests/test_a.py", ""], ["out/notebooks/new.ipynb", "{}"]]) {
+      const before = renderings;
+      await mkdir(path.dirname(path.join(root, file)), { recursive: true });
+      await write(file, text);
+      await asked();
+      assert.equal(renderings, before + 1, file);
+    }
+    await deck("[");
+    assert.ok((await asked()).every(({ status }) => status === 500));
+    await deck("Well");
+    assert.ok((await asked()).every(({ status }) => status === 200));
+  } finally {
+    await counting.close();
+    await rm(path.join(root, "slides/kept.md"));
+  }
+});
+
+test("what failed for a moment is tried again", async () => {
+  let fails = true;
+  const failing = await serve({ root, port: 0, renderDeck: async () => {
+    if (fails) throw new Error("for a moment");
+    return "well";
+  } });
+  assert.equal((await ask("/cnn.md", { port: failing.port })).status, 500);
+  fails = false;
+  assert.equal((await ask("/cnn.md", { port: failing.port })).body, "well");
+  await failing.close();
+});
+
+for (const name of ["a.svg", "a.html", "a.xhtml", "a.xml", "a.svgz", "a.pdf", "a.htm", "a.js"])
+  test(`a file that is opened by itself runs nothing: ${name}`, async () => {
+    await write(`static/img/${name}`, "<svg/>");
+    const { headers } = await ask(`/static/img/${name}`);
+    assert.match(String(headers["content-security-policy"]), /^sandbox; default-src 'none'/);
+  });
 
 // Fuzz ----------------------------------------------------------------------
 

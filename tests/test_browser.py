@@ -445,6 +445,20 @@ def test_changes_are_shown_at_once(open_deck, copy):
     expect(page.locator("#pieces")).to_have_count(1)
 
 
+def test_a_page_that_was_refused_the_news_asks_again(browser, url):
+    """And is the new one, because it may have missed something."""
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.add_init_script("""
+            sessionStorage.loads = Number(sessionStorage.loads ?? 0) + 1;
+            const later = setTimeout;
+            window.setTimeout = (action, wait, ...more) =>
+                later(action, Math.min(wait, 200), ...more);""")
+        page.route("**/events", lambda route: route.fulfill(status=503), times=1)
+        page.goto(f"{url}/sample.md")
+        page.wait_for_function("() => sessionStorage.loads === '2'")
+
+
 def test_paper_is_light_and_shows_all(open_deck):
     page = open_deck("sample.md?print-pdf&theme=dark")
     page.wait_for_selector(".pdf-page")
@@ -536,3 +550,12 @@ def test_plain_reveal_md_shows_the_same_slides(url, plain_url, deck):
 
 def test_plain_reveal_md_finds_all_files(open_deck, plain_url):
     assert faults_of(open_deck(f"{plain_url}/sample.md")) == []
+
+
+def test_plain_reveal_md_keeps_to_the_same_policy(open_deck, plain_url):
+    """And has the guard, which takes away what an address would tell reveal."""
+    page = open_deck(f"{plain_url}/sample.md?theme=dark&url=javascript%3Aalert()")
+    assert urlsplit(page.url).query == "theme=dark"
+    policy = page.locator("meta[http-equiv=Content-Security-Policy]")
+    expect(policy).to_have_attribute("content", re.compile(
+        "^default-src 'self'; script-src 'self' 'sha256-[^' ]+'; style-src"))

@@ -42,6 +42,7 @@ export const markdown = new MarkdownIt({ html: true });
 markdown.use(/** @type {any} */ (math.default));
 export const encodeLink = markdown.normalizeLink;
 markdown.normalizeLink = (/** @type {string} */ href) => href;
+markdown.validateLink = () => true; // the resolver says where a link may lead, and what is wrong with another one
 
 // Inline tokens have no line: remember where each starts in the text of its paragraph.
 markdown.inline.State = class extends markdown.inline.State {
@@ -79,7 +80,7 @@ export function anchorsOf(text) {
 }
 
 /** @param {string} text */
-function readFrontMatter(text) {
+export function readFrontMatter(text) {
   const whole = text.replace(/^\uFEFF/, "").replace(/\r\n?/g, "\n");
   /** @type {Problem[]} */
   const problems = [];
@@ -94,7 +95,7 @@ function readFrontMatter(text) {
     body = whole.replace(/^---\n[^]*?\n---/, "");
   }
   const show = (/** @type {unknown} */ value) =>
-    value instanceof Date ? value.toISOString().slice(0, 10) : String(value ?? "");
+    value instanceof Date ? value.toISOString().slice(0, 10) : value instanceof Object ? "" : String(value ?? "");
   const meta = { title: show(options.title), family: show(options.family), date: show(options.date) };
   const missing = Object.entries(meta).flatMap(([key, value]) => (value ? [] : [key]));
   if (missing.length && !problems.length)
@@ -211,7 +212,10 @@ class SlideReader {
       const attributes = readAttributes(rest);
       const target = directive === "slide" ? this.slide : element();
       if (!attributes || !target) this.problem(line, `<!-- .${directive}: … --> is not understood: write key="value"`);
-      else addAttributes(target, attributes);
+      else {
+        this.html.checkAttributes(attributes, line);
+        addAttributes(target, attributes);
+      }
     });
   }
 

@@ -46,12 +46,12 @@ export async function deckRenderer(root) {
   process.chdir(root);
   process.argv.splice(2);
   const { render } = await import("reveal-md/lib/render.js");
+  const { readFrontMatter } = await import("./deck.mjs");
   return async (name, options) => {
     const deck = path.join(root, "slides", name);
-    const text = await readFile(deck, "utf8");
-    const settings = { deck, assets: "", ...options };
-    // It gives up on broken front matter, for which the preprocessor has an error slide.
-    return render(text, settings).catch(() => render("", { ...settings, title: name }));
+    const { meta } = readFrontMatter(await readFile(deck, "utf8"));
+    // The text is the preprocessor's: what reveal-md finds in front matter could name another template or preprocessor.
+    return render("", { deck, assets: "", title: meta.title || name, ...options });
   };
 }
 

@@ -10,6 +10,22 @@ const elements = new Set([
   ..."dd details div dl dt li ol p summary table tbody td th thead tr ul".split(" "),
 ]);
 
+/** A tag as CommonMark has it, which a browser reads in the same way: what is anything else is refused. */
+const attributePattern = /\s+([a-z][\w:-]*)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'=<>`]+)))?/i;
+const tagPattern = new RegExp(`<(/?)([a-z][a-z0-9-]*)((?:${attributePattern.source})*)\\s*/?>`, "gi");
+
+/** What a deck may say of an element or a slide: nothing that runs, and nothing that loads. */
+const attributeNames = new RegExp(`^(${[
+  "class|id|title|lang|dir|role|aria-[a-z]+|style",
+  "align|width|height|colspan|rowspan|headers|scope|start|reversed|value|type|open|datetime",
+  "data-id|data-fragment-index|data-auto-animate(-[a-z]+)*|data-autoslide|data-timing|data-state|data-visibility",
+  "data-transition(-speed)?|data-background-(color|gradient|opacity|transition)",
+].join("|")})$`);
+
+/** Style without url(), image-set() and the like, and without escapes that could spell them. */
+const functions = "calc|min|max|clamp|var|rgba?|hsla?|oklch|repeat|minmax|rotate|scale|translate|(?:linear|radial|conic)-gradient";
+const styleValue = new RegExp(`^(?:(?<![\\w-])(?:${functions})\\(|[^\\\\&@<>("']|(?<![\\w-])\\()*$`, "i");
+
 /** Reads the HTML of one slide: takes comments out, reports what would break or bypass the slide. */
 export class HtmlReader {
   /** @param {(line: number, message: string) => void} report */
@@ -29,8 +45,9 @@ export class HtmlReader {
    */
   read(html, line, onComment) {
     const shown = html.replace(/<!--([^]*?)-->/g, (_, comment) => (onComment(comment.trim()), ""));
-    const rest = shown.replace(/<(\/?)([a-z][a-z0-9-]*)(?:"[^"]*"|'[^']*'|[^'">])*>/gi, (tag, closes, name) => {
+    const rest = shown.replace(tagPattern, (tag, closes, name, attributes) => {
       this.readTag(tag, Boolean(closes), name.toLowerCase(), line);
+      if (elements.has(name.toLowerCase())) this.checkAttributes(readAttributes(attributes) ?? {}, line);
       return "";
     });
     if (rest.includes("<!--")) this.report(line, "a comment is not closed: end it with -->");
@@ -49,6 +66,18 @@ export class HtmlReader {
     else if (voidElements.includes(name)) return;
     else if (!closes) this.open.push(name);
     else if (this.open.pop() !== name) this.report(line, `${tag} closes what is not open`);
+  }
+
+  /**
+   * @param {Attributes} attributes of HTML, or of a slide or an element as a comment gives them
+   * @param {number} line
+   */
+  checkAttributes(attributes, line) {
+    for (const [name, value] of Object.entries(attributes)) {
+      if (!attributeNames.test(name)) this.report(line, `${name} is not an attribute that a deck may use`);
+      else if (/^(style|data-background-(color|gradient))$/.test(name) && !styleValue.test(value))
+        this.report(line, `${name}="${value}" may load or hide something: write plain values, without url() and escapes`);
+    }
   }
 
   /**
@@ -77,13 +106,12 @@ export class HtmlReader {
 export function readAttributes(text) {
   /** @type {Attributes} */
   const attributes = {};
-  const pattern = /\s*([a-z][\w:-]*)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'=<>]+)))?(?=\s|$)/giy;
-  let end = 0;
-  for (const match of text.matchAll(pattern)) {
-    attributes[match[1]] = match[2] ?? match[3] ?? match[4] ?? "";
-    end = match.index + match[0].length;
-  }
-  return end && !text.slice(end).trim() ? attributes : null;
+  const rest = text.trim() && ` ${text}`.replace(new RegExp(attributePattern, "gi"), (_, name, ...values) => {
+    // Of two that have the same name, browsers take the first.
+    if (!Object.hasOwn(attributes, name)) attributes[name] = values.slice(0, 3).find((value) => value !== undefined) ?? "";
+    return "";
+  });
+  return Object.keys(attributes).length && !rest.trim() ? attributes : null;
 }
 
 export const { escapeHtml: escape } = new MarkdownIt().utils;

@@ -1,4 +1,5 @@
 /** The pages that are not decks: the frame of them all, the index of decks, and what stands in for a broken one. */
+import { policy } from "./policy.mjs";
 
 const course = "Deep Learning Architectures";
 
@@ -41,15 +42,6 @@ export const messagePage = (status, message) => page(message, `
     <h1>${escape(message)}</h1>
     <p><a href="/">All decks</a> <span class="count">(status ${status})</span></p>`, { assets: "/" });
 
-/** Before anything is shown, and where modules don't run: in a page that is opened as a file. */
-const theme = `
-      let theme = new URLSearchParams(location.search).get("theme");
-      try {
-        theme ??= localStorage.getItem("theme");
-      } catch {}
-      document.documentElement.dataset.theme = theme === "dark" ? "dark" : "light";
-    `;
-
 /**
  * @param {string} title
  * @param {string} body
@@ -60,10 +52,11 @@ export function page(title, body, { head = "", assets = "", className = "index" 
 <html lang="en">
   <head>
     <meta charset="utf-8">
+    <meta http-equiv="Content-Security-Policy" content="${policy}">
     <meta name="viewport" content="width=device-width">
     <title>${escape(title)}</title>
     <link rel="icon" href="data:,">
-    <script>${theme}</script>
+    <script src="${assets}static/head.js"></script>
     <link rel="stylesheet" href="${assets}static/theme.css">
     <link rel="stylesheet" href="${assets}static/index.css">${head}
     <script type="module" src="${assets}static/index.js"></script>

@@ -2,6 +2,7 @@
 import { readFileSync, readdirSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { policy } from "./policy.mjs";
 import { errorSlide, renderDeck } from "./render.mjs";
 
 const ownRoot = fileURLToPath(new URL("../..", import.meta.url));
@@ -14,12 +15,14 @@ const ownRoot = fileURLToPath(new URL("../..", import.meta.url));
  * @param {string} [options.assets]
  * @param {boolean} [options.watch] our server reloads what has changed
  * @param {boolean} [options.live] is set for the template, because reveal-md writes over `watch`
+ * @param {string} [options.policy] likewise, so that no deck's front matter says it
  * @param {(name: string) => string} [options.linkDeck]
  * @param {boolean} [options.sources] there are pages of the modules' source beside the deck
  */
 export default function preprocess(markdown, options) {
   const { root = ownRoot, assets, linkDeck, sources, watch } = options;
   options.live = Boolean(options.deck && watch);
+  options.policy = policy;
   let deck = "slides/deck.md";
   try {
     const file = options.deck ?? findDeck(root, markdown);

@@ -313,6 +313,13 @@ const rules = {
 };
 Object.assign(markdown.renderer.rules, rules);
 
+const formulaLimits = { strict: false, maxExpand: 1000, maxSize: 100, trust: refuseCommand };
+
+/** @param {{command: string}} command that makes a link, an image or HTML @returns {never} */
+function refuseCommand({ command }) {
+  throw new Error(`${command} is not available in formulas: write links and images in Markdown`);
+}
+
 /** What KaTeX, which is slow, made of each formula. @type {Map<string, string>} */
 const formulas = new Map();
 
@@ -323,7 +330,7 @@ function math(tokens, i, _options, { slide }) {
   const displayMode = type !== "math_inline";
   const key = `${displayMode} ${latex}`;
   try {
-    const html = formulas.get(key) ?? katex.renderToString(latex, { displayMode, strict: false });
+    const html = formulas.get(key) ?? katex.renderToString(latex, { displayMode, ...formulaLimits });
     formulas.set(key, html);
     return html;
   } catch (error) {

@@ -247,6 +247,7 @@ export class Resolver {
 
   /** @param {Link} link */
   findCitation({ href, title }) {
+    if (!/^https?:\/\//i.test(href)) throw new Error("citations lead to https://");
     const paper = this.papers().get(paperId(href));
     const entry = paper
       ? `${paper.authors.join(", ")}. *${paper.title}*. ${paper.venue} ${paper.year}. [${paper.id}](${paper.url})`

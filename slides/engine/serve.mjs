@@ -7,8 +7,10 @@ import path from "node:path";
 import express from "express";
 import { UserError } from "./command.mjs";
 import { deckNames, oneLine, describeDecks } from "./decks.mjs";
+import { keepPages } from "./keep.mjs";
 import { KernelProxy } from "./kernel-proxy.mjs";
 import { brokenDeckPage, indexPage, messagePage } from "./pages.mjs";
+import { filePolicy, servedPolicy } from "./policy.mjs";
 import { freshNotebook, moduleFiles, sourcePage } from "./source.mjs";
 import { watchChanges } from "./watch.mjs";
 
@@ -17,18 +19,8 @@ const everywhere = ["0.0.0.0", "::"];
 
 const headers = {
   "Cache-Control": "no-cache",
-  // 'unsafe-inline': KaTeX and reveal set styles, and reveal's speaker view is a written page.
-  "Content-Security-Policy": [
-    "default-src 'self'",
-    "script-src 'self' 'unsafe-inline'",
-    "style-src 'self' 'unsafe-inline'",
-    "img-src 'self' data: blob:",
-    "font-src 'self' data:",
-    "object-src 'none'",
-    "base-uri 'none'",
-    "form-action 'none'",
-    "frame-ancestors 'self'",
-  ].join("; "),
+  "Content-Security-Policy": servedPolicy,
+  "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Resource-Policy": "same-origin",
   "Referrer-Policy": "same-origin",
   "X-Content-Type-Options": "nosniff",
@@ -79,6 +71,7 @@ export async function serve({ root, renderDeck, host = "localhost", port = 1948,
  */
 function application(root, renderDeck, hosts, subscribe, kernels) {
   const app = express();
+  const keep = keepPages(root);
   app.disable("x-powered-by");
   app.use((request, response, next) => {
     response.set(headers);
@@ -95,7 +88,8 @@ function application(root, renderDeck, hosts, subscribe, kernels) {
     }
   });
   app.get("/", answering(async (response) => {
-    response.send(indexPage(await describeDecks(root), (name) => name));
+    const page = await keep("/", async () => indexPage(await describeDecks(root), (deck) => deck));
+    response.type("html").send(page);
   }));
   app.get("/events", subscribe);
   app.get("/enter", answering(async (response) => {
@@ -109,7 +103,8 @@ function application(root, renderDeck, hosts, subscribe, kernels) {
     const name = response.locals.path.slice(1);
     if (!(await deckNames(root)).includes(name)) return next();
     try {
-      response.send(await renderDeck(name, { watch: true, sources: true }));
+      const page = await keep(`/${name}`, () => renderDeck(name, { watch: true, sources: true }));
+      response.type("html").send(page);
     } catch (error) {
       console.error(`slides/${name}: ${oneLine(error)}`);
       response.status(500).send(brokenDeckPage(name, oneLine(error)));
@@ -118,11 +113,12 @@ function application(root, renderDeck, hosts, subscribe, kernels) {
   app.use(answering(async (response, next) => {
     const { name, kind } = moduleAsked(root, response.locals.path);
     if (kind !== "html") return next();
-    response.send(sourcePage(root, name, "/"));
+    response.type("html").send(await keep(response.locals.path, () => sourcePage(root, name, "/")));
   }));
   app.use(answering(async (response, next) => {
     const file = moduleFile(root, response.locals.path) ?? await staticFile(root, response.locals.path);
     if (!file) return next();
+    response.set("Content-Security-Policy", filePolicy);
     response.sendFile(file, { root, cacheControl: false, dotfiles: "deny" }, (error) => error && next(error));
   }));
   app.use((_request, response) => refuse(response, 404, "There is nothing here"));
@@ -273,22 +269,33 @@ function listenAt(app, host, port) {
 
 // Events --------------------------------------------------------------------
 
+/** Each page that is open holds a connection: a browser has few, a class has many, and nobody takes them all. */
+const mostPages = { ofAddress: 32, inAll: 512 };
+
 /** Server-sent events to every page that is open. */
 function broadcast() {
-  /** @type {Set<express.Response>} */
-  const pages = new Set();
+  /** @type {Map<express.Response, string>} */
+  const pages = new Map();
   return {
     /** @type {express.RequestHandler} */
     subscribe(request, response) {
+      const address = request.socket.remoteAddress ?? "";
+      const own = [...pages.values()].filter((other) => other === address).length;
+      if (own >= mostPages.ofAddress || pages.size >= mostPages.inAll)
+        return void response.status(503).type("text").send("Too many pages are open: this one does not hear of changes\n");
       response.type("text/event-stream");
       if (request.method === "HEAD") return void response.end();
       response.write("retry: 500\n\n");
-      pages.add(response);
-      request.once("close", () => pages.delete(response));
+      pages.set(response, address);
+      response.once("close", () => pages.delete(response));
     },
     /** @param {import("./watch.mjs").Change} change */
     tell(change) {
-      for (const page of pages) page.write(`data: ${JSON.stringify(change)}\n\n`);
+      for (const page of pages.keys()) {
+        // Whoever does not read is let go; a browser comes back, and takes the page as it is then.
+        if (page.writableNeedDrain) page.destroy();
+        else page.write(`data: ${JSON.stringify(change)}\n\n`);
+      }
     },
   };
 }

@@ -79,8 +79,8 @@ export function changes(files, decks) {
   return reloaded.size ? [...exchanged, { type: "reload", decks: [...reloaded] }] : exchanged;
 }
 
-/** @param {string} file */
-const isIgnored = (file) =>
+/** @param {string} file with forward slashes, from the root */
+export const isIgnored = (file) =>
   /(^|\/)(\.[^/]+|__pycache__|node_modules|[^/]+(~|\.tmp))($|\/)/.test(file) || /^static\/lib(\/|$)/.test(file);
 
 /** @param {string} file */
