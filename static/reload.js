@@ -12,7 +12,7 @@ else listen();
 
 /** @param {boolean} [lost] changes may have been missed */
 function listen(lost = false) {
-  const events = new EventSource("events");
+  const events = new EventSource(`${document.body.dataset.assets}events`);
   events.onmessage = ({ data }) => {
     const change = JSON.parse(data);
     windows.postMessage(change);
@@ -36,5 +36,5 @@ function follow({ type, path, decks = [] }) {
   } else if (type === "style") {
     for (const sheet of document.querySelectorAll("link[href*='theme.css']"))
       sheet.setAttribute("href", sheet.getAttribute("href")?.split("?")[0] + version);
-  } else if (decks.includes(decodeURIComponent(location.pathname.split("/").pop() ?? ""))) location.reload();
+  } else if (decks.some((name) => document.body.dataset.deck === `slides/${name}`)) location.reload();
 }

@@ -5,17 +5,18 @@ import preprocess from "../slides/engine/preprocess.mjs";
 const root = process.cwd();
 
 /** @param {string} name of a deck */
-function milliseconds(name) {
+async function milliseconds(name) {
   const deck = `${root}/slides/${name}.md`;
   const start = performance.now();
-  const html = preprocess(readFileSync(deck, "utf8"), { root, deck });
+  const html = await preprocess(readFileSync(deck, "utf8"), { root, deck });
   const spent = performance.now() - start;
   const [, error] = /class="error">.*?<pre>(.*?)<\/pre>/s.exec(html) ?? [];
   if (error) throw new Error(error.replaceAll("\n", ": "));
   return spent;
 }
 
-const first = milliseconds("short");
-for (let i = 0; i < 10; i++) milliseconds("short");
-const pairs = Array.from({ length: 10 }, () => [milliseconds("short"), milliseconds("long")]);
+const first = await milliseconds("short");
+for (let i = 0; i < 10; i++) await milliseconds("short");
+const pairs = [];
+for (let i = 0; i < 10; i++) pairs.push([await milliseconds("short"), await milliseconds("long")]);
 console.log(JSON.stringify({ first, pairs }));

@@ -173,6 +173,7 @@ function png(provenance) {
 
 const front = "---\ntitle: Tiny networks\nfamily: Tiny\ndate: 2026-11-21\n---\n";
 const start = `${front}\n# Tiny networks\n\n`;
+write("LICENSE.md", "MIT");
 write("slides/other.md", `${start}<!--s-->\n\n## A slide\n`);
 
 /** @param {string} text */
@@ -672,7 +673,15 @@ describe("a slide", () => {
     assert.match(problem("# Title"), /only the first slide/);
     assert.match(problem("## A\n\ntext\n\n## B"), /second heading/);
     assert.match(good("## A `b` $x$ & <!-- c --> ü"), /id="a-b-x---ü"/);
-    assert.match(good("## Same\n\n<!--s-->\n\n## Same\n\n<!--s-->\n\n## 2012"), /id="same".*id="same-1".*id="slide-2012"/s);
+    const ids = (/** @type {string[]} */ ...titles) =>
+      [...good(titles.map((title) => `## ${title}`).join("\n\n<!--s-->\n\n")).matchAll(/<section[^>]* id="([^"]*)"/g)].map(([, id]) => id);
+    assert.deepEqual(ids("Same", "Same", "2012"), ["same", "same-1", "slide-2012"]);
+    assert.deepEqual(ids("S", "S", "S 1", "S-1", "S 1 1", "Tiny networks"), ["s", "s-1", "s-1-1", "s-1-2", "s-1-1-1", "tiny-networks-1"]);
+    assert.deepEqual(ids("12", "Slide 12", 'A\n\n<!-- .slide: id="b" -->', "B"), ["slide-12", "slide-12-1", "b", "b-1"]);
+    for (const id of ["3", "a b", "a/b", ""])
+      assert.match(render(`${start}<!--s-->\n\n## A\n\n<!-- .slide: id="${id}" -->`).problems[0].message, /cannot stand in an address/);
+    const twice = render(`${start}<!-- .slide: id="a" -->\n\n<!--s-->\n\n## A\n\n<!-- .slide: id="a" -->`).problems;
+    assert.match(twice[0].message, /another slide has the id "a", too/);
   });
 });
 
@@ -740,6 +749,38 @@ describe("a deck", () => {
     assert.match(messages(""), /needs a title/);
   });
 
+  const settings = "title: T\nfamily: F\ndate: 2026-01-01\n";
+  for (const [what, text] of Object.entries({
+    "after empty lines": `\n \n---\n${settings}---\n\n# T`,
+    "after a byte order mark, with spaces behind its marks": `\uFEFF---  \n${settings}---\t\n# T`,
+    "closed by three dots": `---\n${settings}...\n# T`,
+    "with the line ends of Windows": `---\n${settings}---\n# T`.replaceAll("\n", "\r\n"),
+  })) test(`front matter is recognised ${what}`, () => {
+    assert.deepEqual(render(text).problems, []);
+    const bad = render(`${text}\n\n[x](nothing)`).problems.map(({ line }) => line);
+    assert.deepEqual(bad, [text.split("\n").length + 2]);
+  });
+
+  for (const [what, text] of Object.entries({
+    "of another tool": '+++\ntitle = "T"\n+++\n# T',
+    "that is not closed": `---\n${settings}\n# T\n\n<!--s-->\n\n## B`,
+    "without its marks": `${settings}\n# T`,
+    "that is a line between slides": "---\n\n# T\n\n---\n\n## B",
+    "without anything in it": "---\n---\n# T",
+  })) test(`front matter ${what} is one error`, () => {
+    const { problems } = render(text);
+    assert.deepEqual(problems.map(({ line }) => line), [1]);
+    assert.match(problems[0].message, /^the front matter is not recognised: begin the file with a line ---, then title:/);
+  });
+
+  test("a note that a reader would see", () => {
+    for (const text of ["Text\nNote: x", "- a\nNote: x", "> a\nNote: x", "|a|b|\n|-|-|\n|1|2|\nNote: x", "<div>\nNote: x\n</div>"])
+      assert.match(render(start + text).problems[0].message, /"Note:" needs an empty line/, text);
+    for (const text of ["<!--\nTODO\nNote: x\n-->", "Text <!-- a\nNote: b --> c", "```\nNote: x\n```", "> ```\nNote: x", "a\n\nNote : x", "a\n\nNote\uFF1Ax"])
+      assert.deepEqual(render(start + text).problems, [], text);
+    assert.match(render(`${start}a\n\nNote : bonjour`).html, /<aside class="notes"><p>bonjour<\/p>/);
+  });
+
   test("never throws", () => {
     const pieces = [
       "---", "<!--s-->", "<!--v-->", "Note:", "$$", "$", "```", "```mermaid", "<div>", "</", "<!--", "-->", "[x](", "](../code/net.py#Net", ")", "![", "|", "# ", "## ",
@@ -774,16 +815,46 @@ describe("a deck", () => {
   });
 });
 
+describe("a deck in a folder of slides/", () => {
+  const renderBelow = (/** @type {string} */ text, deck = "slides/week1/intro.md") =>
+    renderDeck(start + text, { root, deck, assets: "../", sources: true });
+
+  test("has links that lead from its file, as on GitHub", () => {
+    const { html, problems } = renderBelow("<!--s-->\n\n## A\n\n[x](../../code/net.py#Net.__init__)\n\n"
+      + "<!--s-->\n\n## B\n\n![x](../../static/img/fresh.svg)\n\n"
+      + "<!--s-->\n\n## C\n\n[o](../other.md#a-slide) [25.6 M](../../code/net.py#facts.parameters) [R](../../LICENSE.md)");
+    assert.deepEqual(problems, []);
+    for (const part of ['src="../static/img/fresh.svg"', 'href="../source/net.html#Net.__init__"', 'href="../other.md#/a-slide"'])
+      assert.ok(html.includes(part), part);
+  });
+
+  test("has none that lead from another folder, or to a file that is no deck", () => {
+    write("slides/TODO.md", "# To do");
+    for (const [link, message] of [
+      ["![x](../static/img/fresh.svg)", /pictures are ..\/..\/static\/img\/NAME/], ["[x](../code/net.py#Net)", /there is no file slides\/code\/net.py/],
+      ["[x](other.md)", /there is no file slides\/week1\/other.md/], ["[x](../TODO.md)", /slides\/TODO.md is no deck: it has no front matter/],
+    ]) assert.match(renderBelow(String(link)).problems[0].message, /** @type {RegExp} */ (message));
+  });
+
+  test("is linked by an address that can be one, whatever its name", () => {
+    write("slides/week1/C# 100%?.md", start);
+    assert.match(renderDeck(`${start}[x](<week1/C%23 100%25%3F.md>)`, { root, deck: "slides/tiny.md" }).html, /href="week1\/C%23%20100%25%3F.md"/);
+  });
+});
+
 describe("reveal-md and the command line", () => {
-  test("the preprocessor finds the deck by its contents, and its lines", () => {
+  test("the preprocessor finds the deck by its contents, and its lines", async () => {
     const file = write("slides/bad.md", `${start}<!--s-->\n\n[x](../code/none.py#X)\n`);
     const options = { root };
-    assert.match(preprocess(readFileSync(file, "utf8").slice(front.length), options), /slides\/bad.md:11/);
+    assert.match(await preprocess(readFileSync(file, "utf8").slice(front.length), options), /slides\/bad.md:11/);
     assert.equal(/** @type {any} */ (options).live, false);
-    assert.match(preprocess("", { root, deck: file, watch: true }), /slides\/bad.md:11/);
-    assert.match(preprocess("", { root, deck: path.join(root, "slides/none.md") }), /class="error".*cannot be shown/s);
-    assert.match(preprocess("# Elsewhere", { root }), /slides\/deck.md:1/);
+    assert.match(await preprocess("", { root, deck: file, watch: true }), /slides\/bad.md:11/);
+    assert.match(await preprocess("", { root, deck: path.join(root, "slides/none.md") }), /class="error".*cannot be shown/s);
+    assert.match(await preprocess("# Elsewhere", { root }), /slides\/deck.md:1/);
     rmSync(file);
+    const below = write("slides/week1/below.md", `${start}<!--s-->\n\n[x](../code/none.py#X)\n`);
+    assert.match(await preprocess(readFileSync(below, "utf8").slice(front.length), { root }), /slides\/week1\/below.md:11/);
+    rmSync(below);
   });
 
   test("the page, through reveal-md.json", () => {
@@ -798,7 +869,7 @@ describe("reveal-md and the command line", () => {
     const [plain, own] = JSON.parse(stdout);
     assert.match(plain, /<html lang="en">.*<title>Tiny networks · Deep Learning Architectures<\/title>.*href="\/_assets\/static\/theme.css".*<body data-assets="\/_assets\/">/s);
     assert.match(plain, /<h2>\{\{title\}\}<\/h2>/);
-    assert.match(own, /<script type="module" src="static\/deck.js"><\/script>.*<body data-assets="" data-watch>/s);
+    assert.match(own, /<script type="module" src="static\/deck.js"><\/script>.*<body data-assets="" data-watch data-deck="slides&#x2F;page.md">/s);
     rmSync(file);
   });
 

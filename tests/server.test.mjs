@@ -28,6 +28,10 @@ before(async () => {
     "code/lab/a.py": secret,
     "slides/cnn.md": "---\ntitle: Convolutions\nfamily: CNN\ndate: 2026\n---\n# A\n\n<!--s-->\n\n## B\n",
     "slides/broken.md": "---\ntitle: [\n---\n# A\n",
+    "slides/week 1/C# 100%.md": "---\ntitle: Below\nfamily: CNN\ndate: 2026\n---\n# A\n",
+    "slides/TODO.md": secret,
+    "slides/README.md": secret,
+    "slides/engine/notes.md": secret,
     "slides/.draft.md": secret,
     "slides/notes.txt": secret,
     "slides/engine/serve.mjs": secret,
@@ -81,6 +85,8 @@ test("serves the index, the decks and static/", async () => {
   assert.match(index.body, /href="cnn\.md"[^]*CNN[^]*Convolutions[^]*2 slides/);
   assert.match((await ask("/cnn.md")).body, /^<p>cnn\.md: /);
   assert.equal((await ask("/cnn.md?theme=dark")).status, 200);
+  assert.match(index.body, /href="week%201\/C%23%20100%25\.md"/);
+  assert.match((await ask("/week%201/C%23%20100%25.md")).body, /^<p>week 1\/C# 100%\.md: /);
   const figure = await ask("/static/img/a.svg");
   assert.equal(figure.body, "<svg/>");
   assert.equal(figure.headers["content-type"], "image/svg+xml");
@@ -112,7 +118,7 @@ test("answers on both loopback addresses", async (context) => {
 for (const target of [
   "/nothing", "/nothing.md", "/cnn", "/cnn.md/", "/slides/cnn.md", "/slides", "/static", "/static/", "/static/img",
   "/static/nothing.svg", "/static/.hidden", "/static/img/.hidden/a.svg", "/static/escape.txt", "/static/up/secret.txt",
-  "/escape.md", "/.draft.md", "/notes.txt", "/package.json", "/secret.txt", "/code/resnet.py", "/engine/serve.mjs",
+  "/escape.md", "/.draft.md", "/notes.txt", "/package.json", "/secret.txt", "/code/resnet.py", "/engine/serve.mjs", "/engine/notes.md", "/README.md",
   "/source", "/source/", "/source/nothing.html", "/source/resnet", "/source/resnet.ipynb", "/source/resnet.py/", "/source/lab/a.py",
   "/source/..%2fsecret.html", "/source/../package.json", "/source/escape.py", "/source/.hidden.py", "/notebooks/resnet.py", "/notebooks/resnet.html",
   "/static/../secret.txt", "/static/%2e%2e/secret.txt", "/static/..%2fsecret.txt", "/static/..%2f..%2fsecret.txt",
@@ -121,6 +127,14 @@ for (const target of [
   const { status, body } = await ask(target);
   assert.equal(status, 404);
   assert.doesNotMatch(body, new RegExp(secret));
+});
+
+test("a Markdown file that is no deck is not shown, and says why", async () => {
+  const { status, body } = await ask("/TODO.md");
+  assert.equal(status, 404);
+  assert.match(body, /slides&#47;TODO.md is no deck: it has no front matter/);
+  assert.doesNotMatch(body, new RegExp(secret));
+  assert.doesNotMatch((await ask("/")).body, /TODO|README/);
 });
 
 for (const target of ["/%", "/%zz", "/%c3%28", "/static/%00", "/a%0d%0aSet-Cookie:b", "/static/..%5csecret.txt", "*", "http://evil.example/"])

@@ -724,10 +724,11 @@ def handout(ready):
     chromium = (os.environ.get("CHROMIUM") or shutil.which("chromium")
                 or shutil.which("google-chrome"))
     assert chromium, "no Chromium to print with"
-    ready.write("slides/handout.md", HANDOUT)
+    (ready.path / "slides/week 1").mkdir()
+    ready.write("slides/week 1/C# 100%.md", HANDOUT)
 
     def handout(*arguments, **settings):
-        return ready.run("pdf", "slides/handout.md", *arguments, **{
+        return ready.run("pdf", "slides/week 1/C# 100%.md", *arguments, **{
             "CHROME_PATH": chromium, "PATH": f"{ready.fakes}/bin:{os.environ['PATH']}",
             **settings})
 
@@ -746,10 +747,10 @@ def page_count(file):
 def test_handout_has_a_page_for_each_slide_and_notes_if_asked(ready, handout):
     done = handout()
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"out/pdf/handout.pdf: 3 pages, [\d.]+ MiB\n", done.stdout)
-    plain = ready.path / "out/pdf/handout.pdf"
+    assert re.fullmatch(r"out/pdf/week 1/C# 100%.pdf: 3 pages, [\d.]+ MiB\n", done.stdout)
+    plain = ready.path / "out/pdf/week 1/C# 100%.pdf"
     assert page_count(plain) == 3
-    assert os.listdir(ready.path / "out/pdf") == ["handout.pdf"]
+    assert os.listdir(plain.parent) == ["C# 100%.pdf"]
     done = handout("--notes", "--out", "notes.pdf", folder="out/pdf")
     assert done.stdout.startswith("notes.pdf: 4 pages"), done.stderr
     assert page_count(ready.path / "out/pdf/notes.pdf") == 4

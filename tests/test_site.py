@@ -11,6 +11,29 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+DECK = """\
+---
+title: Below
+family: CNN
+date: 2026-11-28
+---
+
+# Below
+
+[The CNNs](../cnn.md) and [one of their slides](../cnn.md#lenet-5-code)
+
+<!--s-->
+
+## Code
+
+[LeNet5](../../code/lenet.py#LeNet5)
+
+<!--s-->
+
+## A figure
+
+![A network](../../static/img/lenet-architecture.svg)
+"""
 ERROR_PAGES = """
 import { mkdirSync, writeFileSync } from "node:fs";
 import { brokenDeckPage, messagePage } from "./slides/engine/pages.mjs";
@@ -24,9 +47,14 @@ writeFileSync("pages/message.html", messagePage(404, "There is nothing here"));
 def site(copy_lectures):
     """The folder of the site, built in a copy of the repository."""
     copy = copy_lectures()
+    below = copy / "slides/week 1/C# intro 100%.md"
+    below.parent.mkdir()
+    below.write_text(DECK, "utf-8")
+    (copy / "slides/TODO.md").write_text("# To do", "utf-8")
     for name in ["package-lock.json", ".htmlvalidate.json"]:
         shutil.copy(ROOT / name, copy)
-    node(copy, "slides/engine/build.mjs")
+    said = node(copy, "slides/engine/build.mjs")
+    assert said.count("slides/TODO.md is no deck: it has no front matter") == 1
     return copy / "_site"
 
 
@@ -34,7 +62,7 @@ def node(folder, *arguments):
     done = subprocess.run(["node", *arguments], cwd=folder, text=True,
                           capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stderr
 
 
 class Page(HTMLParser):
@@ -68,7 +96,8 @@ def test_every_page_is_valid_html(site):
 
 def test_no_link_of_the_site_is_dead(site):
     pages = {page: Page(page) for page in site.rglob("*.html")}
-    assert len(pages) > 10
+    assert len(pages) > 10 and site / "week 1/C# intro 100%.html" in pages
+    assert not (site / "TODO.html").exists()
     targets = [(page, target) for page, content in pages.items()
                for target in content.targets]
     for pattern, name in [("*.css", r"url\(['\"]?([^'\")]+)"),

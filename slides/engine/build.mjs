@@ -2,13 +2,14 @@
 import { cp, mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { root, runCommand, say, shown } from "./command.mjs";
-import { deckNames, deckRenderer, describeDecks, refuseProblems } from "./decks.mjs";
+import { deckNames, deckRenderer, describeDecks, forgottenDecks, refuseProblems } from "./decks.mjs";
 import { setUpNode } from "./setup.mjs";
 
 const linkDeck = (/** @type {string} */ name) => name.replace(/\.md$/, ".html");
 
 await runCommand(async () => {
   await setUpNode();
+  for (const line of (await forgottenDecks(root)).values()) say(line);
   await refuseProblems(root, await deckNames(root), "The site is not built: put that right first.");
   const site = await mkdtemp(path.join(root, "_site-"));
   try {
@@ -30,8 +31,11 @@ async function writeSite(site) {
     filter: (file) => !/^\.|\.tmp$/.test(path.basename(file)),
   });
   await writeFile(path.join(site, "index.html"), indexPage(decks, linkDeck));
-  for (const { name } of decks)
-    await writeFile(path.join(site, linkDeck(name)), await renderDeck(name, { linkDeck, sources: true }));
+  for (const { name } of decks) {
+    const file = path.join(site, linkDeck(name));
+    await mkdir(path.dirname(file), { recursive: true });
+    await writeFile(file, await renderDeck(name, { linkDeck, sources: true }));
+  }
   await writeSources(site);
   // GitHub Pages must not take the site for Jekyll's.
   await writeFile(path.join(site, ".nojekyll"), "");

@@ -2,6 +2,7 @@
 import MarkdownIt from "markdown-it";
 import math from "@vscode/markdown-it-katex";
 import { parseYamlFrontMatter } from "reveal-md/lib/util.js";
+import { frontMatterForm, splitFrontMatter } from "./front-matter.mjs";
 import { HtmlReader, readAttributes } from "./html.mjs";
 
 /**
@@ -54,18 +55,22 @@ markdown.inline.State = class extends markdown.inline.State {
   }
 };
 
+/** What begins a slide's notes: "Note:", with a space before the colon in French and a wide colon in Chinese. */
+const notesMark = /^notes?[ \u00A0\u202F]?[:\uFF1A]\s*/i;
+
 /**
  * @param {string} text
  * @returns {Deck}
  */
 export function readDeck(text) {
-  const { meta, body, firstLine, problems } = readFrontMatter(text);
+  const { meta, body, firstLine, problems, isRecognised } = readFrontMatter(text);
   const source = { lines: body.split("\n"), firstLine };
   const stacks = split(markdown.parse(body, {}), firstLine).map((stack) =>
     stack.map(({ tokens, line }) => new SlideReader(source, line).read(tokens)));
   const [first, ...others] = stacks.flat();
+  if (!isRecognised) first.problems = []; // whatever else is wrong with it comes of that
   first.problems.push(...problems);
-  if (first.title[0]?.tag !== "h1")
+  if (isRecognised && first.title[0]?.tag !== "h1")
     first.problems.push({ line: first.line, message: 'the first slide needs a title: begin it with "# Title"' });
   for (const { title, line, problems: own } of others)
     if (title[0]?.tag === "h1")
@@ -81,26 +86,27 @@ export function anchorsOf(text) {
 
 /** @param {string} text */
 export function readFrontMatter(text) {
-  const whole = text.replace(/^\uFEFF/, "").replace(/\r\n?/g, "\n");
+  const { yaml, line, body, firstLine, isMeant } = splitFrontMatter(text);
   /** @type {Problem[]} */
   const problems = [];
   /** @type {Record<string, unknown>} */
   let options = {};
-  let body = whole;
   try {
-    ({ yamlOptions: options, markdown: body } = parseYamlFrontMatter(whole));
+    options = yaml?.trim() ? parseYamlFrontMatter(`---\n${yaml}---\n`).yamlOptions : {};
   } catch (error) {
-    const { mark, reason, message } = /** @type {any} */ (error);
-    problems.push({ line: (mark?.line ?? -1) + 2, message: `the front matter is not valid YAML: ${reason ?? message}` });
-    body = whole.replace(/^---\n[^]*?\n---/, "");
+    const { mark, reason } = /** @type {any} */ (error); // without them there was nothing but comments
+    if (mark) problems.push({ line: line + mark.line, message: `the front matter is not valid YAML: ${reason}` });
   }
+  const isRecognised = !isMeant || problems.length > 0 || Object.keys(options).length > 0;
+  if (!isRecognised)
+    problems.push({ line: 1, message: `the front matter is not recognised: begin the file with ${frontMatterForm}` });
   const show = (/** @type {unknown} */ value) =>
     value instanceof Date ? value.toISOString().slice(0, 10) : value instanceof Object ? "" : String(value ?? "");
   const meta = { title: show(options.title), family: show(options.family), date: show(options.date) };
   const missing = Object.entries(meta).flatMap(([key, value]) => (value ? [] : [key]));
   if (missing.length && !problems.length)
     problems.push({ line: 1, message: `the front matter lacks ${missing.join(", ")}` });
-  return { meta, body, problems, firstLine: whole.slice(0, whole.length - body.length).split("\n").length };
+  return { meta, body, problems, firstLine, isRecognised };
 }
 
 /**
@@ -150,7 +156,7 @@ class SlideReader {
     for (let start = 0, end = 0; start < tokens.length; start = end) {
       end = blockEnd(tokens, start);
       const block = tokens.slice(start, end);
-      const startsNotes = block[0].type === "paragraph_open" && /^notes?:/i.test(block[1].content);
+      const startsNotes = block[0].type === "paragraph_open" && notesMark.test(block[1].content);
       if (!startsNotes) this.checkNotesMark(block);
       else if (!this.inNotes) removeNotesMark(block[1]);
       this.inNotes ||= startsNotes;
@@ -169,12 +175,15 @@ class SlideReader {
     return this.source.firstLine + (map?.[0] ?? 0);
   }
 
-  /** @param {Token[]} block swallows a "Note:" that has no empty line before it */
+  /** @param {Token[]} block swallows a "Note:" that has no empty line before it, where a reader would see that line */
   checkNotesMark(block) {
     const [from, to] = block[0].map ?? [0, 0];
-    const at = this.source.lines.slice(from, to).findIndex((line) => /^notes?:/i.test(line));
-    if (at >= 0 && !block.some(({ type }) => type === "fence"))
-      this.problem(this.source.firstLine + from + at, '"Note:" needs an empty line before it');
+    const source = this.source.lines.slice(from, to).join("\n");
+    const lines = source.replace(/<!--[^]*?-->/g, (comment) => comment.replace(/.+/g, "")).split("\n");
+    const isCode = (/** @type {number} */ line) => block.some(({ type, map }) =>
+      /^(fence|code_block|math_block)$/.test(type) && map && map[0] <= line && line < map[1]);
+    const at = lines.findIndex((line, i) => notesMark.test(line) && !isCode(from + i));
+    if (at >= 0) this.problem(this.source.firstLine + from + at, '"Note:" needs an empty line before it');
   }
 
   /**
@@ -338,7 +347,7 @@ function blockEnd(tokens, start) {
 /** @param {Token} inline the first paragraph of the notes */
 function removeNotesMark({ children }) {
   if (!children?.length) return;
-  children[0].content = children[0].content.replace(/^notes?:\s*/i, "");
+  children[0].content = children[0].content.replace(notesMark, "");
   if (!children[0].content && children[1]?.type === "softbreak") children.splice(0, 2);
 }
 
@@ -367,11 +376,11 @@ function textOf(tokens) {
 function kindOf(href, text) {
   const [file, fragment] = href.split(/#(.*)/s);
   if (/^([a-z][a-z0-9+.-]*:|\/\/)/i.test(href)) return /\b(19|20)\d\d[a-z]?$/.test(text) ? "citation" : "link";
-  if (!file || /^(\.\/)?[^/]+\.md$/.test(file)) return "deck-link";
+  if (!file || file.endsWith(".md")) return "deck-link";
   if (!fragment) return "link";
-  if (/^\.\.\/code\/.*\.py$/.test(file)) return fragment.startsWith("facts.") ? "fact" : "code";
-  if (/^\.\.\/static\/results\/.*\.json$/.test(file)) return "record";
-  if (/^\.\.\/tests\/.*\.py$/.test(file)) return "proof";
+  if (/^(\.\.\/)+code\/.*\.py$/.test(file)) return fragment.startsWith("facts.") ? "fact" : "code";
+  if (/^(\.\.\/)+static\/results\/.*\.json$/.test(file)) return "record";
+  if (/^(\.\.\/)+tests\/.*\.py$/.test(file)) return "proof";
   return "link";
 }
 
@@ -389,15 +398,22 @@ function addAttributes(target, attributes) {
   }
 }
 
-/** @param {Slide[]} slides get the names that GitHub gives their headings */
+/** @param {Slide[]} slides get the names that GitHub gives their headings, or those that they ask for */
 function giveIds(slides) {
-  /** @type {Map<string, number>} */
-  const counts = new Map();
+  const given = new Set();
+  for (const { attributes: { id }, line, problems } of slides) {
+    if (id === undefined) continue;
+    if (given.has(id)) problems.push({ line, message: `another slide has the id "${id}", too` });
+    if (!/^\p{L}[\p{L}\p{N}_-]*$/u.test(id))
+      problems.push({ line, message: `the id "${id}" cannot stand in an address: take letters, digits, - and _` });
+    given.add(id);
+  }
   for (const slide of slides) {
-    const name = slide.attributes.id ?? anchor(textOf(slide.title[1]?.children ?? []));
-    const count = counts.get(name) ?? 0;
-    counts.set(name, count + 1);
-    slide.id = name && count ? `${name}-${count}` : name;
+    const name = anchor(textOf(slide.title[1]?.children ?? []));
+    let id = name;
+    for (let count = 1; id && given.has(id); count++) id = `${name}-${count}`;
+    slide.id = slide.attributes.id ?? id;
+    given.add(slide.id);
   }
 }
 

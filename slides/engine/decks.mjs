@@ -5,6 +5,7 @@
 import { readFile, readdir } from "node:fs/promises";
 import path from "node:path";
 import { UserError, here, shown } from "./command.mjs";
+import { frontMatterForm, isDeck } from "./front-matter.mjs";
 
 /**
  * @typedef {{name: string, title: string, family: string, slides: number}} Deck
@@ -12,17 +13,47 @@ import { UserError, here, shown } from "./command.mjs";
  * @typedef {(name: string, options?: RenderOptions) => Promise<string>} RenderDeck
  */
 
+/** Folders of slides/ without decks: our own code, and names that a site needs for something else. */
+const otherFolders = new Set(["engine", "kernel", "notebooks", "source", "static"]);
+
 /**
  * @param {string} root the repository
- * @returns {Promise<string[]>} file names such as "cnn.md"
+ * @returns {Promise<string[]>} the decks' paths below slides/, such as "cnn.md" and "week1/intro.md"
  */
 export async function deckNames(root) {
-  const entries = await readdir(path.join(root, "slides"), { withFileTypes: true });
-  return entries
-    .filter((entry) => entry.isFile() && /^[^.].*\.md$/.test(entry.name))
-    .map((entry) => entry.name)
-    .sort();
+  const slides = path.join(root, "slides");
+  return (await markdownFiles(slides)).filter((name) => isDeck(path.join(slides, name)));
 }
+
+/**
+ * @param {string} root
+ * @returns {Promise<Map<string, string>>} for each Markdown file of slides/ that lacks what makes it a deck, a line
+ */
+export async function forgottenDecks(root) {
+  const slides = path.join(root, "slides");
+  const others = (await markdownFiles(slides)).filter((name) =>
+    !isDeck(path.join(slides, name)) && !/^readme\.md$/i.test(path.basename(name)));
+  return new Map(others.map((name) => [name,
+    `${shown(path.join(slides, name))} is no deck: it has no front matter (${frontMatterForm}).`]));
+}
+
+/**
+ * @param {string} slides the folder
+ * @param {string} [below]
+ * @returns {Promise<string[]>}
+ */
+async function markdownFiles(slides, below = "") {
+  const entries = await readdir(path.join(slides, below), { withFileTypes: true });
+  const names = await Promise.all(entries.filter(({ name }) => !name.startsWith(".")).map(async (entry) => {
+    const name = `${below}${entry.name}`;
+    if (entry.isDirectory()) return otherFolders.has(name) ? [] : markdownFiles(slides, `${name}/`);
+    return entry.isFile() && name.endsWith(".md") ? [name] : [];
+  }));
+  return names.flat().sort();
+}
+
+/** @param {string} name of a deck, as the path of an address */
+export const inAddress = (name) => name.split("/").map(encodeURIComponent).join("/");
 
 /**
  * @param {string} root
@@ -51,7 +82,8 @@ export async function deckRenderer(root) {
     const deck = path.join(root, "slides", name);
     const { meta } = readFrontMatter(await readFile(deck, "utf8"));
     // The text is the preprocessor's: what reveal-md finds in front matter could name another template or preprocessor.
-    return render("", { deck, assets: "", title: meta.title || name, ...options });
+    const assets = "../".repeat(name.split("/").length - 1);
+    return render("", { deck, assets, title: meta.title || name, ...options });
   };
 }
 
@@ -64,11 +96,12 @@ export async function deckRenderer(root) {
 export async function existingDeck(root, file, exitCode) {
   const decks = await deckNames(root);
   const folder = path.join(root, "slides");
-  const name = [here, root].map((start) => path.relative(folder, path.resolve(start, file)))
-    .find((candidate) => decks.includes(candidate));
-  if (!name) throw new UserError(
+  const named = [here, root].map((start) => path.resolve(start, file));
+  const name = decks.find((deck) => named.some((other) => other.normalize() === path.join(folder, deck).normalize()));
+  if (name) return name;
+  const forgotten = [...(await forgottenDecks(root))].find(([other]) => named.includes(path.join(folder, other)));
+  throw new UserError(forgotten?.[1] ??
     `There is no deck ${file}. The decks: ${decks.map((deck) => shown(path.join(folder, deck))).join(", ")}.`, exitCode);
-  return name;
 }
 
 /**

@@ -1,4 +1,5 @@
 /** The pages that are not decks: the frame of them all, the index of decks, and what stands in for a broken one. */
+import { inAddress } from "./decks.mjs";
 import { policy } from "./policy.mjs";
 
 const course = "Deep Learning Architectures";
@@ -10,7 +11,7 @@ const course = "Deep Learning Architectures";
 export function indexPage(decks, linkDeck) {
   const entries = decks.map(({ name, title, family, slides }) => `
       <li>
-        <a href="${escape(encodeURIComponent(linkDeck(name)))}">
+        <a href="${escape(inAddress(linkDeck(name)))}">
           <span class="family">${escape(family)}</span>
           <span class="title">${escape(title)}</span>
           <span class="count">${slides} ${slides === 1 ? "slide" : "slides"}</span>

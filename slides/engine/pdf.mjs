@@ -4,7 +4,7 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import { findBrowser } from "./browser.mjs";
 import { UserError, here, root, runCommand, shown, writeWhole } from "./command.mjs";
-import { deckRenderer, existingDeck, oneLine, refuseProblems } from "./decks.mjs";
+import { deckRenderer, existingDeck, inAddress, oneLine, refuseProblems } from "./decks.mjs";
 import { setUpNode } from "./setup.mjs";
 
 const usage = "Usage: npm run pdf -- slides/DECK.md [--notes] [--out FILE]";
@@ -16,7 +16,7 @@ await runCommand(async () => {
   await setUpNode();
   await refuseProblems(root, [deck], "No PDF is written: put that right first.");
   const query = `?print-pdf${notes ? "&showNotes=separate-page" : ""}`;
-  const pdf = await withServer((url) => print(browser, `${url}/${deck}${query}`));
+  const pdf = await withServer((url) => print(browser, `${url}/${inAddress(deck)}${query}`));
   try {
     await mkdir(path.dirname(out), { recursive: true });
     await writeWhole(out, pdf);
@@ -32,7 +32,7 @@ async function commandLine() {
   const { values, positionals } = parsed();
   if (positionals.length !== 1) throw new UserError(`Name one deck. ${usage}`, 2);
   const deck = await existingDeck(root, positionals[0]);
-  const out = path.resolve(here, values.out ?? path.join(root, `out/pdf/${path.basename(deck, ".md")}.pdf`));
+  const out = path.resolve(here, values.out ?? path.join(root, `out/pdf/${deck.replace(/\.md$/, ".pdf")}`));
   return { deck, notes: values.notes, out };
 }
 

@@ -2,9 +2,10 @@
  * Checks what the decks refer to: node slides/engine/references.mjs [--json] [DECK …]
  * Prints what does not hold; with --json all references, as pytest takes them.
  */
-import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { deckNames } from "./decks.mjs";
 import { renderDeck } from "./render.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -16,9 +17,8 @@ if (missing) {
   console.error(`There is no deck ${missing}.`);
   process.exit(2);
 }
-const all = () => readdirSync(path.join(root, "slides")).filter((name) => name.endsWith(".md")).sort()
-  .map((name) => path.join(root, "slides", name));
-const renderings = (files.length ? files : all()).map((file) => renderDeck(readFileSync(file, "utf8"), {
+const all = async () => (await deckNames(root)).map((name) => path.join(root, "slides", name));
+const renderings = (files.length ? files : await all()).map((file) => renderDeck(readFileSync(file, "utf8"), {
   root, deck: path.relative(root, path.resolve(file)).replaceAll(path.sep, "/"),
 }));
 const problems = renderings.flatMap((rendering) => rendering.problems);

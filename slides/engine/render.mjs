@@ -4,6 +4,7 @@ import katex from "katex";
 import MarkdownIt from "markdown-it";
 import { misfit, moduleCode, plainCode } from "./code.mjs";
 import { encodeLink, markdown, readDeck } from "./deck.mjs";
+import { inAddress } from "./decks.mjs";
 import { attributesHtml, escape, withClass } from "./html.mjs";
 import { readModule } from "./module.mjs";
 import { recordedOutput } from "./recorded.mjs";
@@ -229,14 +230,14 @@ class DeckRenderer {
   openable(text, { module = "" }, symbol) {
     if (!this.sources) return escape(text);
     const title = "open at this line";
-    const href = sourceAddress(module, symbol);
+    const href = this.assets + sourceAddress(module, symbol);
     return sourceLink(text, { href, target: "_blank", rel: "noopener", title, "aria-label": `${text}, ${title}` });
   }
 
   /** @param {Reference} reference */
   notebook({ module = "" }) {
     if (!this.sources || !freshNotebook(this.root, module)) return "";
-    const href = `notebooks/${encodeURIComponent(module)}.ipynb`;
+    const href = `${this.assets}notebooks/${encodeURIComponent(module)}.ipynb`;
     return sourceLink("notebook", { href, download: "", "aria-label": `notebook ${module}.ipynb, executed` });
   }
 
@@ -266,8 +267,9 @@ class DeckRenderer {
       case "citation": return { name: "a", attributes: { class: "citation", href: encodeLink(href) } };
       case "deck-link": {
         const [, fragment] = href.split(/#(.*)/s);
-        const page = file === this.path ? "" : this.linkDeck(path.posix.basename(file));
-        return { name: "a", attributes: { href: encodeLink(fragment ? `${page}#/${fragment}` : page || "#/") } };
+        const deck = path.posix.relative(path.posix.dirname(this.path), file);
+        const page = file === this.path ? "" : inAddress(this.linkDeck(deck));
+        return { name: "a", attributes: { href: fragment ? `${page}#/${encodeLink(fragment)}` : page || "#/" } };
       }
     }
     if (!file) return { name: "a", attributes: { href: encodeLink(href), target: "_blank", rel: "noopener" } };

@@ -3,6 +3,7 @@ import { existsSync, readFileSync, readdirSync } from "node:fs";
 import path from "node:path";
 import { misfit } from "./code.mjs";
 import { anchorsOf } from "./deck.mjs";
+import { isDeck } from "./front-matter.mjs";
 import { dedent, readModule } from "./module.mjs";
 import { nearest } from "./nearest.mjs";
 import { checkStatement } from "./numbers.mjs";
@@ -230,8 +231,9 @@ export class Resolver {
   /** @param {Link} link */
   findFigure(link) {
     if (!link.text) throw new Error("the picture has no alternative text: say between the brackets what it shows");
-    if (!/^\.\.\/static\/img\/[^/]+\.(svg|png)$/.test(link.href))
-      throw new Error("pictures are ../static/img/NAME.svg or NAME.png, saved by a module");
+    const folder = path.posix.relative(path.posix.dirname(this.deck), "static/img");
+    if (path.posix.dirname(link.href) !== folder || !/\.(svg|png)$/.test(link.href))
+      throw new Error(`pictures are ${folder}/NAME.svg or NAME.png, saved by a module`);
     const { file } = this.locate(link);
     const provenance = readProvenance(this.absolute(file));
     if (!provenance) throw new Error(`${file} does not say what made it: save it with lab.figures`);
@@ -269,6 +271,8 @@ export class Resolver {
   findDeck(link) {
     const fragment = decode(link.href.split(/#(.*)/s)[1] ?? "");
     const file = link.href.startsWith("#") ? this.deck : this.locate(link).file;
+    if (!file.startsWith("slides/")) return { file, kind: /** @type {const} */ ("link") };
+    if (file !== this.deck && !isDeck(this.absolute(file))) throw new Error(`${file} is no deck: it has no front matter`);
     const anchors = file === this.deck ? this.anchors : fragment ? readAnchors(this.absolute(file)) : [];
     if (fragment && !anchors.includes(fragment))
       throw new Error(`${file} has no slide "${fragment}"${nearest(fragment, anchors)}`);

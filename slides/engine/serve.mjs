@@ -6,7 +6,7 @@ import { hostname, networkInterfaces } from "node:os";
 import path from "node:path";
 import express from "express";
 import { UserError } from "./command.mjs";
-import { deckNames, oneLine, describeDecks } from "./decks.mjs";
+import { deckNames, describeDecks, forgottenDecks, oneLine } from "./decks.mjs";
 import { keepPages } from "./keep.mjs";
 import { KernelProxy } from "./kernel-proxy.mjs";
 import { brokenDeckPage, indexPage, messagePage } from "./pages.mjs";
@@ -100,8 +100,12 @@ function application(root, renderDeck, hosts, subscribe, kernels) {
     response.set("Set-Cookie", cookie).redirect(303, `/${to}`);
   }));
   app.use(answering(async (response, next) => {
-    const name = response.locals.path.slice(1);
-    if (!(await deckNames(root)).includes(name)) return next();
+    const asked = response.locals.path.slice(1).normalize();
+    const name = (await deckNames(root)).find((deck) => deck.normalize() === asked);
+    if (!name) {
+      const reason = (await forgottenDecks(root)).get(asked);
+      return reason ? refuse(response, 404, reason) : next();
+    }
     try {
       const page = await keep(`/${name}`, () => renderDeck(name, { watch: true, sources: true }));
       response.type("html").send(page);

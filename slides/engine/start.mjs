@@ -3,7 +3,7 @@ import { mkdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { UserError, root, runCommand, say } from "./command.mjs";
-import { deckRenderer, existingDeck } from "./decks.mjs";
+import { deckRenderer, existingDeck, forgottenDecks } from "./decks.mjs";
 import { otherJupyter, parseAddress, startJupyter } from "./jupyter.mjs";
 import { KernelProxy } from "./kernel-proxy.mjs";
 import { setUpNode, setUpPython } from "./setup.mjs";
@@ -30,6 +30,7 @@ await runCommand(async () => {
   };
   process.once("SIGINT", end).once("SIGTERM", end).once("SIGHUP", end);
 
+  for (const line of (await forgottenDecks(root)).values()) say(line);
   console.log(`The lectures are at ${server.url} (Ctrl-C ends).`);
   if (open) await openInBrowser(link, page);
   else console.log(`With live code, for one browser: ${link}`);

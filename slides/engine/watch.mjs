@@ -70,7 +70,7 @@ export function changes(files, decks) {
   const exchanged = [];
   const reloaded = new Set();
   for (const { file, kind } of files) {
-    const deck = /^slides\/([^/]+\.md)$/.exec(file)?.[1];
+    const deck = /^slides\/(.+\.md)$/.exec(file)?.[1];
     if (kind === null) continue;
     else if (kind === "change" && picture.test(file)) exchanged.push({ type: "figure", path: file });
     else if (kind === "change" && file.endsWith(".css")) exchanged.push({ type: "style" });

@@ -45,7 +45,7 @@ export class Kernel {
     this.isConnected = false;
     this.recovering = false;
     this.clientId = clientId();
-    this.url = new URL("kernel/", document.baseURI);
+    this.url = new URL(`${document.body.dataset.assets}kernel/`, document.baseURI);
     this.settings = ServerConnection.makeSettings({
       baseUrl: this.url.href,
       wsUrl: this.url.href.replace(/^http/, "ws"),

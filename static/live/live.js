@@ -6,7 +6,7 @@ import { Outputs } from "./outputs.js";
 /** @typedef {import("./outputs.js").Item} Item */
 /** @typedef {{items: Item[], request: string | null, text: string | null, original: string}} Kept of a block, while the page is */
 
-const deck = `slides/${decodeURIComponent(location.pathname.split("/").pop() ?? "")}`;
+const deck = document.body.dataset.deck ?? "";
 const storage = `live ${deck}`;
 const mostKept = 1_500_000; // characters of outputs that survive a reload
 
