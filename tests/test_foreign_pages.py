@@ -187,6 +187,16 @@ def test_a_deck_of_the_site_does_not_run_in_a_foreign_frame(decks, foreign, oute
         expect(frame.locator("section")).to_have_count(0)
 
 
+def test_nor_does_another_page_of_the_site(decks, foreign):
+    index = decks["build"].replace("deck.html", "index.html")
+    foreign.evaluate("(url) => document.body.innerHTML = `<iframe src='${url}'>`",
+                     index)
+    frame = foreign.frames[1]
+    link = frame.get_by_role("link", name="Deep Learning Architectures")
+    expect(link).to_have_attribute("href", index)
+    expect(frame.locator("main")).to_have_count(0)
+
+
 def test_the_server_lets_no_foreign_page_frame_a_deck(decks, foreign):
     foreign.evaluate("(url) => document.body.innerHTML = `<iframe src='${url}'>`",
                      decks["start"])
