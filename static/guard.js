@@ -1,7 +1,5 @@
-/**
- * Keeps pages of other origins away from reveal, which obeys every message and every address.
- * A deck imports this before reveal, and goes no further if this throws.
- */
+/** Keeps pages of other origins away from reveal, which obeys every message and every address; imported before it. */
+import "./frame.js";
 
 /** What the address of a deck may say: what we read, and what the speaker view tells its frames. */
 const known = new Set([
@@ -9,28 +7,11 @@ const known = new Set([
   "backgroundTransition", "scrollActivationWidth", "controls", "postMessageEvents",
 ]);
 
-if (isFramedByOthers()) {
-  const link = document.createElement("a");
-  Object.assign(link, { href: location.href, target: "_blank", rel: "noopener", textContent: document.title });
-  document.body.replaceChildren(link);
-  throw new Error("These slides do not run in a page of another site: open them in a window of their own");
-}
-
 addEventListener("message", (event) => {
   if (event.origin !== location.origin) event.stopImmediatePropagation();
 }, true);
 
 dropUnknownParameters();
-
-function isFramedByOthers() {
-  try {
-    for (let frame = window; frame !== frame.parent; frame = /** @type {Window & typeof globalThis} */ (frame.parent))
-      frame.parent.document.URL; // throws if it is another origin's
-    return false;
-  } catch {
-    return true;
-  }
-}
 
 /** Reveal takes each parameter for a setting, and one of them for an address that the speaker view opens. */
 function dropUnknownParameters() {

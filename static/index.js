@@ -1,4 +1,5 @@
 /** The index of decks is light or dark as the decks are; T changes it there too. */
+import "./frame.js";
 import { startTheme, toggleTheme } from "./theme.js";
 
 startTheme();

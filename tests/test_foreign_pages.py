@@ -1,4 +1,4 @@
-"""What a page of another site can do to a deck: nothing.
+"""What a page of another site, an address or a diagram can do to a deck: nothing.
 
 Attacks are run in Chromium, from 127.0.0.1 against decks at localhost: served as
 `npm start` serves them, and as files of the static site.
@@ -187,6 +187,16 @@ def test_a_deck_of_the_site_does_not_run_in_a_foreign_frame(decks, foreign, oute
         expect(frame.locator("section")).to_have_count(0)
 
 
+def test_nor_does_another_page_of_the_site(decks, foreign):
+    index = decks["build"].replace("deck.html", "index.html")
+    foreign.evaluate("(url) => document.body.innerHTML = `<iframe src='${url}'>`",
+                     index)
+    frame = foreign.frames[1]
+    link = frame.get_by_role("link", name="Deep Learning Architectures")
+    expect(link).to_have_attribute("href", index)
+    expect(frame.locator("main")).to_have_count(0)
+
+
 def test_the_server_lets_no_foreign_page_frame_a_deck(decks, foreign):
     foreign.evaluate("(url) => document.body.innerHTML = `<iframe src='${url}'>`",
                      decks["start"])
@@ -194,12 +204,12 @@ def test_the_server_lets_no_foreign_page_frame_a_deck(decks, foreign):
     assert foreign.frames[1].url.startswith("chrome-error:")
 
 
-@pytest.mark.parametrize("query", [
-    "url=javascript%3Aopener.taken%3D1%2F%2F",
-    "theme=!url=javascript%3Aopener.taken%3D1%2F%2F",
-    "receive&x_url=javascript%3Aopener.taken%3D1%2F%2F&theme=dark",
+@pytest.mark.parametrize("kind, query", [
+    ("build", "url=javascript%3Aopener.taken%3D1%2F%2F"),
+    ("start", "url=javascript%3Aopener.taken%3D1%2F%2F"),
+    ("start", "theme=!url=javascript%3Aopener.taken%3D1%2F%2F"),
+    ("start", "receive&x_url=javascript%3Aopener.taken%3D1%2F%2F&theme=dark"),
 ])
-@pytest.mark.parametrize("kind", ["start", "build"])
 def test_an_address_does_not_configure_the_speaker_view(decks, foreign, kind, query):
     foreign.goto(f"{decks[kind]}?{query}#/second")
     foreign.wait_for_function(IS_READY)

@@ -76,7 +76,7 @@ export class HtmlReader {
     for (const [name, value] of Object.entries(attributes)) {
       if (!attributeNames.test(name)) this.report(line, `${name} is not an attribute that a deck may use`);
       else if (/^(style|data-background-(color|gradient))$/.test(name) && !styleValue.test(value))
-        this.report(line, `${name}="${value}" may load or hide something: write plain values, without url() and escapes`);
+        this.report(line, `${name}="${value}" may load something: write plain values, without url() and escapes`);
     }
   }
 
