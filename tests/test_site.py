@@ -20,7 +20,7 @@ date: 2026-11-28
 
 # Below
 
-[The CNNs](../cnn.md) and [one of their slides](../cnn.md#lenet-5-code)
+[The CNNs](../cnn.md) and [one of their slides](../cnn.md#references)
 
 <!--s-->
 
