@@ -177,7 +177,7 @@ def page(server, context):
     page = context.new_page()
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.goto(f"{server.url}/enter?key={server.key()}&deck=lively.md")
+    page.goto(f"{server.url}/enter#key={server.key()}&deck=lively.md")
     page.wait_for_function(IS_READY)
     is_ready(page)
     restart(page)
@@ -554,7 +554,7 @@ def test_another_jupyter_server(browser, server, tmp_path):
         ours = Server(server.folder, address, JUPYTER_TOKEN="theirs")
         context = browser.new_context()
         page = context.new_page()
-        page.goto(f"{ours.url}/enter?key={ours.key()}&deck=lively.md")
+        page.goto(f"{ours.url}/enter#key={ours.key()}&deck=lively.md")
         page.wait_for_function(IS_READY)
         is_ready(page)
         show(page, 3)

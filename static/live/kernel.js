@@ -1,6 +1,7 @@
 /** The deck's kernel: found or started, watched, and asked to run code. */
 import { KernelAPI, ServerConnection } from "@jupyterlab/services";
 import { KernelConnection } from "@jupyterlab/services/lib/kernel/default.js";
+import { secret } from "./secret.js";
 
 /**
  * @typedef {"starting" | "ready" | "busy" | "lost"} State
@@ -51,14 +52,15 @@ export class Kernel {
       wsUrl: this.url.href.replace(/^http/, "ws"),
       token: "",
       appendToken: false,
+      fetch: ask,
       WebSocket: watched(() => void this.recover()),
-      init: { credentials: "same-origin", cache: "no-store" },
+      init: { credentials: "omit", cache: "no-store" },
     });
   }
 
   /** @returns {Promise<"open" | "closed" | "waiting">} closed: this page may not; waiting: there is no kernel yet */
   async access() {
-    const answer = await fetch(new URL("state", this.url)).catch(() => null);
+    const answer = await ask(new URL("state", this.url)).catch(() => null);
     return answer?.ok ? (await answer.json()).access : "waiting";
   }
 
@@ -75,7 +77,7 @@ export class Kernel {
 
   /** @returns {Promise<boolean>} whether there is a kernel for this deck now */
   async attach() {
-    const answer = await fetch(new URL("api/sessions", this.url), {
+    const answer = await ask(new URL("api/sessions", this.url), {
       method: "POST",
       body: JSON.stringify({ path: this.deck, name: this.deck, type: "notebook", kernel: {} }),
     });
@@ -111,7 +113,7 @@ export class Kernel {
       await new Promise((resolve) => setTimeout(resolve, 500));
       if (this.isConnected || (await this.access()) !== "open") continue;
       const id = this.connection?.id ?? connection.id;
-      const answer = await fetch(new URL(`api/kernels/${id}`, this.url)).catch(() => null);
+      const answer = await ask(new URL(`api/kernels/${id}`, this.url)).catch(() => null);
       if (answer?.status === 404) this.endAll("lost");
       if (answer?.ok || answer?.status === 404) await this.attach().catch(() => false);
       await new Promise((resolve) => setTimeout(resolve, 1500)); // it takes a moment to connect
@@ -248,6 +250,17 @@ export class Kernel {
 }
 
 /**
+ * Asks our server, with what lets this browser in: another tab may have got it since this page was loaded.
+ * @param {RequestInfo | URL} input
+ * @param {RequestInit} [init]
+ */
+function ask(input, init) {
+  const request = new Request(input, init);
+  request.headers.set("Authorization", `token ${secret()}`);
+  return fetch(request);
+}
+
+/**
  * The connection itself is late to notice that a socket has closed which nobody closed.
  * @param {() => void} onLost
  */
@@ -256,9 +269,14 @@ function watched(onLost) {
     intended = false;
 
     /** @param {ConstructorParameters<typeof WebSocket>} options */
-    constructor(...options) {
-      super(...options);
+    constructor(...[url, protocols = []]) {
+      super(url, [protocols, "live", `live.${secret()}`].flat());
       this.addEventListener("close", () => this.intended || onLost());
+    }
+
+    /** Of Jupyter's, none where its server chooses none. */
+    get protocol() {
+      return super.protocol === "live" ? "" : super.protocol;
     }
 
     /** @param {Parameters<WebSocket["close"]>} reason */
