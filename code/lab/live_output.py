@@ -237,7 +237,7 @@ class Run:
             else:
                 messages.append([kind, dict(content)])
         for kind, content in messages:
-            if kind == "stream" and "\x1b[A" not in content["text"]:
+            if kind == "stream" and len(content["text"]) > MOST_TEXT:
                 content["text"] = re.sub(r"[^\n]*\r(?=[^\r\n])", "", content["text"])
         return messages
 

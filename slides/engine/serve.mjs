@@ -25,6 +25,7 @@ const headers = {
     "script-src 'self' 'unsafe-inline'",
     "style-src 'self' 'unsafe-inline'",
     "img-src 'self' data: blob:",
+    "media-src 'self' data:",
     "font-src 'self' data:",
     "object-src 'none'",
     "base-uri 'none'",

@@ -7,6 +7,7 @@ import { secret } from "./secret.js";
  * @typedef {"starting" | "ready" | "busy" | "lost"} State
  * @typedef {{type: string, content: any}} Message what a run sends: stream, display_data, error and so on
  * @typedef {{onMessage: (message: Message) => void, onRepeat?: (messages: Message[]) => void, onEnd: (how: "done" | "lost") => void}} Listener
+ *   onMessage also hears what threads of a run send after its end
  */
 
 const bootstrap = (/** @type {string[]} */ modules) => `
@@ -35,6 +36,8 @@ export class Kernel {
     this.state = "starting";
     /** @type {Map<string, Listener>} by the id of the request */
     this.listeners = new Map();
+    /** Of runs that have ended, until somebody forgets them. @type {Map<string, Listener>} */
+    this.late = new Map();
     /** Requests that run while there is a new connection: some of what they sent may be lost. @type {Set<string>} */
     this.interrupted = new Set();
     /** @type {KernelConnection | null} */
@@ -126,7 +129,7 @@ export class Kernel {
    * @param {boolean} isBusy with what somebody has asked before
    */
   async prepare(isBusy) {
-    const waiting = [...this.listeners];
+    const [waiting, late] = [[...this.listeners], [...this.late]];
     this.tell(isBusy ? "busy" : "starting");
     const future = this.connection?.requestExecute({ code: bootstrap(this.modules), store_history: false });
     let problem = "";
@@ -134,7 +137,8 @@ export class Kernel {
       if (header.msg_type === "error") problem = /** @type {any} */ (content).evalue;
     };
     const reply = await future?.done.catch(() => null);
-    for (const [id] of waiting) void this.end(id);
+    for (const [id] of waiting) this.end(id);
+    for (const [id, listener] of late) this.repeat(id, listener);
     if (problem) this.tell("lost", problem);
     else if (reply && this.isConnected) this.tell("ready");
   }
@@ -156,25 +160,43 @@ export class Kernel {
   /** @param {import("@jupyterlab/services").KernelMessage.IIOPubMessage} message */
   route({ header, parent_header, content }) {
     const id = "msg_id" in parent_header ? parent_header.msg_id : "";
-    const listener = this.listeners.get(id);
-    if (!listener) return;
     const { msg_type: type } = header;
-    if (type === "status" && /** @type {any} */ (content).execution_state === "idle") void this.end(id);
-    else listener.onMessage({ type, content });
+    if (type === "status" && /** @type {any} */ (content).execution_state === "idle") this.end(id);
+    else (this.listeners.get(id) ?? this.late.get(id))?.onMessage({ type, content });
   }
 
   /**
    * A run has ended. If the connection has not been the same all the time, the kernel repeats what it has sent.
    * @param {string} id of its request
    */
-  async end(id) {
+  end(id) {
     const listener = this.listeners.get(id);
     if (!this.listeners.delete(id) || !listener) return;
-    if (this.interrupted.delete(id) && listener.onRepeat) {
-      const messages = await this.value(`live.outputs(${JSON.stringify(id)})`);
-      if (Array.isArray(messages)) listener.onRepeat(messages.map(([type, content]) => ({ type, content })));
-    }
-    listener.onEnd("done");
+    const end = () => listener.onEnd("done");
+    if (listener.onRepeat) this.late.set(id, listener);
+    if (!this.interrupted.delete(id) || !this.repeat(id, listener, end)) end();
+  }
+
+  /**
+   * Lets a listener hear again, in their place among its messages, what its run has sent until now.
+   * @param {string} id
+   * @param {Listener} listener
+   * @param {() => void} [onEnd]
+   * @returns {boolean} whether the kernel is asked
+   */
+  repeat(id, { onRepeat }, onEnd = () => {}) {
+    return onRepeat !== undefined && this.run(`display(live.outputs(${JSON.stringify(id)}), raw=True)`, {
+      onMessage: ({ type, content }) => {
+        const messages = type === "display_data" ? content.data["application/json"] : [];
+        if (messages.length && this.late.has(id)) onRepeat(messages.map((/** @type {[string, any]} */ [type, content]) => ({ type, content })));
+      },
+      onEnd,
+    }) !== null;
+  }
+
+  /** @param {string | null} id of a run, whose block no longer shows what it sends */
+  forget(id) {
+    if (id) this.late.delete(id);
   }
 
   /**
@@ -184,7 +206,9 @@ export class Kernel {
    */
   run(code, listener) {
     if (!this.connection || !this.isConnected || this.connection.isDisposed) return null;
-    const future = this.connection.requestExecute({ code, store_history: false, stop_on_error: false });
+    const future = this.connection.requestExecute({
+      code, store_history: false, stop_on_error: false, allow_stdin: false,
+    });
     future.done.catch(() => {}); // the listener hears when the kernel is gone
     const id = future.msg.header.msg_id;
     this.listeners.set(id, listener);
@@ -235,6 +259,7 @@ export class Kernel {
   endAll(how) {
     const listeners = [...this.listeners.values()];
     this.listeners.clear();
+    this.late.clear();
     this.interrupted.clear();
     for (const { onEnd } of listeners) onEnd(how);
   }
