@@ -6,7 +6,6 @@ import functools
 import io
 import json
 import math
-import re
 import sys
 import threading
 import time
@@ -238,8 +237,13 @@ class Run:
                 messages.append([kind, dict(content)])
         for kind, content in messages:
             if kind == "stream" and len(content["text"]) > MOST_TEXT:
-                content["text"] = re.sub(r"[^\n]*\r(?=[^\r\n])", "", content["text"])
+                content["text"] = "\n".join(map(_rewritten, content["text"].split("\n")))
         return messages
+
+
+def _rewritten(line):
+    """What a line shows that a progress bar has begun again and again."""
+    return line[line.rstrip("\r").rfind("\r") + 1:]
 
 
 def _prepared(message):
