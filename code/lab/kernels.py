@@ -25,7 +25,7 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
-LONGEST = 40   # bytes of a folder for sockets: with their names, at most 104 on macOS
+LONGEST = 38   # bytes of the folder of our folder: a socket's path has at most 103
 
 
 class OwnKernel(KernelSpecManager):
@@ -90,7 +90,7 @@ def folder_for_sockets():
     """Make a folder that only this user can enter, with a short path."""
     place = tempfile.gettempdir()
     return tempfile.mkdtemp(
-        prefix="lectures-", dir=place if len(os.fsencode(place)) <= LONGEST else "/tmp")
+        prefix="live-", dir=place if len(os.fsencode(place)) <= LONGEST else "/tmp")
 
 
 if __name__ == "__main__":
