@@ -297,11 +297,9 @@ function watched(onLost) {
     constructor(...[url, protocols = []]) {
       super(url, [protocols, "live", `live.${secret()}`].flat());
       this.addEventListener("close", () => this.intended || onLost());
-    }
-
-    /** Of Jupyter's, none where its server chooses none. */
-    get protocol() {
-      return super.protocol === "live" ? "" : super.protocol;
+      this.addEventListener("open", () => { // it stands for none of Jupyter's
+        if (this.protocol === "live") Object.defineProperty(this, "protocol", { value: "" });
+      });
     }
 
     /** @param {Parameters<WebSocket["close"]>} reason */

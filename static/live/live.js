@@ -43,7 +43,6 @@ class Block {
     this.panel = document.createElement("div");
     this.panel.className = "output live";
     this.panel.hidden = true;
-    this.panel.style.setProperty("--rows", String(lines.length));
     const content = document.createElement("div");
     content.className = "content";
     content.tabIndex = 0;
@@ -157,6 +156,7 @@ class Block {
   /** Shows what state the block is in. */
   mark() {
     const { classList } = this.figure;
+    this.panel.style.setProperty("--rows", String(this.text.split("\n").length)); // the result leaves room for them
     classList.toggle("edited", this.text !== this.original);
     classList.toggle("running", this.request !== null);
     classList.toggle("has-output", this.outputs.items.length > 0);

@@ -6,7 +6,7 @@ import katex from "katex";
 import MarkdownIt from "markdown-it";
 import { drawCurve } from "./curve.js";
 
-const mostShown = 60_000; // characters of one piece of text, so that no redraw takes long
+const mostShown = 30_000; // characters of one piece of text, so that no redraw takes long
 const darkFigure = "application/vnd.lab.dark-svg+xml";
 const notShown = "is not shown on slides";
 
