@@ -15,7 +15,6 @@ import sys
 import textwrap
 
 import jupytext
-import nest_asyncio2
 from IPython import get_ipython
 from IPython.display import display
 
@@ -55,7 +54,8 @@ def run(name, symbol, text):
             training.watcher = live_output.Curve()
             with _magics_in(module.namespace):
                 module.run_text(symbol, _without_magics(text))
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
+        except (Exception, KeyboardInterrupt, SystemExit,
+                asyncio.CancelledError) as error:
             raise live_output.Stopped(error) from None
         finally:
             training.watcher = None
@@ -306,7 +306,8 @@ class LiveModule:
         """Execute code that may await; returns its value."""
         awaits = code.co_flags & inspect.CO_COROUTINE
         if awaits or "asyncio" in code.co_names:
-            nest_asyncio2.apply()   # the kernel's own loop runs already
+            import nest_asyncio2   # which ipykernel needs, too
+            nest_asyncio2.apply()  # the kernel's own loop runs already
         value = eval(code, self.namespace)
         if not awaits:
             return value

@@ -83,6 +83,9 @@ class Limited(io.TextIOBase):
     def flush(self):
         self.stream.flush()
 
+    def fileno(self):
+        return self.stream.fileno()
+
     def writable(self):
         return True
 
