@@ -320,6 +320,11 @@ def test_stop_ends_an_endless_loop(toy, kernel):
     assert answer.error == "Stopped."
 
 
+def test_a_stream_that_a_block_replaced_is_put_back(toy):
+    assert not toy("show-the-size", "import io, sys\nsys.stdout = io.StringIO()").error
+    assert size(toy) == "20 digits"
+
+
 def test_exit_is_no_end_of_the_kernel(toy):
     assert "SystemExit" in toy("show-the-size", "raise SystemExit(3)").error
     assert size(toy) == "20 digits"

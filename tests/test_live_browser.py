@@ -454,7 +454,7 @@ def test_what_a_thread_prints_is_shown_in_its_block(page):
     page.wait_for_function(IS_READY)
     expect(output(page, "say-it")).to_contain_text("late 7")
     lines = output(page, "say-it").locator(".text").inner_text().split("\n")
-    assert [line for line in lines if line] == ["over", *(f"late {i}" for i in range(8))]
+    assert list(filter(None, lines)) == ["over", *(f"late {i}" for i in range(8))]
     run(page, "say-it", THREAD.replace("'late'", "'old'"))
     run(page, "say-it", "time.sleep(1)\nprint('new')")
     page.wait_for_timeout(1000)

@@ -1,4 +1,4 @@
-"""The Jupyter server of live code: for one user of the machine, quiet, and soon gone."""
+"""The Jupyter server of live code: for one user of the machine, quiet, soon gone."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""No keyboard on a slide: what would wait for one fails at once, and says what to do."""
+"""No keyboard on a slide: what would wait for one fails at once and says what to do."""
 
 import bdb
 import getpass

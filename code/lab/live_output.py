@@ -54,12 +54,16 @@ def watch():
         start(thread)
 
     threading.Thread.start = start_in_context
-    threading.excepthook = lambda thread: print(
-        *told(thread.exc_value), sep="\n", file=sys.stderr)
+    threading.excepthook = _tell_failure
     shell.set_hook("show_in_pager", lambda shell, text, start=0, screen_lines=0: (
         display(text, raw=True)))
     _draw_progress_as_text()
     live_input.refuse()
+
+
+def _tell_failure(thread):
+    if thread.exc_type is not SystemExit:
+        print(*told(thread.exc_value), sep="\n", file=sys.stderr)
 
 
 class Limited(io.TextIOBase):
@@ -175,9 +179,11 @@ def limited():
     run = _runs[request] = Run()
     for earlier in list(_runs)[:-MOST_RUNS]:
         del _runs[earlier]
+    streams = sys.stdout, sys.stderr
     try:
         yield
     finally:
+        sys.stdout, sys.stderr = streams   # what the block may have replaced
         sys.stdout.write(run.end())
         if isinstance(error := sys.exception(), Stopped):
             run.keep("stream", {"text": "\n".join(error.lines) + "\n"})
@@ -210,8 +216,9 @@ class Run:
         """The end of a text that was too long; what comes now, comes from threads."""
         left_out = self.omitted - len(self.tail)
         note = f"\n… {left_out:,} characters left out …\n" if left_out > 0 else ""
-        self.room, self.is_over = max(self.room, TAIL + len(note) + len(self.tail)), True
-        return note + self.tail
+        rest = note + self.tail
+        self.room, self.is_over = max(self.room, TAIL + len(rest)), True
+        return rest
 
     def keep_text(self, text):
         if text:
@@ -240,7 +247,8 @@ class Run:
                 messages.append([kind, dict(content)])
         for kind, content in messages:
             if kind == "stream" and len(content["text"]) > MOST_TEXT:
-                content["text"] = "\n".join(map(_rewritten, content["text"].split("\n")))
+                lines = content["text"].split("\n")
+                content["text"] = "\n".join(map(_rewritten, lines))
         return messages
 
 
