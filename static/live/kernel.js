@@ -188,7 +188,8 @@ export class Kernel {
     return onRepeat !== undefined && this.run(`display(live.outputs(${JSON.stringify(id)}), raw=True)`, {
       onMessage: ({ type, content }) => {
         const messages = type === "display_data" ? content.data["application/json"] : [];
-        if (messages.length && this.late.has(id)) onRepeat(messages.map((/** @type {[string, any]} */ [type, content]) => ({ type, content })));
+        if (!messages.length || !this.late.has(id)) return;
+        onRepeat(messages.map((/** @type {[string, any]} */ [type, content]) => ({ type, content })));
       },
       onEnd,
     }) !== null;

@@ -144,7 +144,7 @@ function inTreeOfItsOwn(content, styleSheet) {
 }
 
 const treeStyle = `
-  :host { display: block; font: 450 17px/1.45 var(--text-font); }
+  :host { display: block; font: 450 18px/1.45 var(--text-font) !important; } /* the deck's reset is for its own */
   table { border-collapse: collapse; }
   th, td { padding: 3px 12px; border-bottom: 1px solid var(--line); text-align: right; }
   img, video { max-width: 100%; max-height: var(--output-height, none); }
