@@ -461,7 +461,7 @@ def measure_live(browser, server):
     key = server.stdout.readline().strip()
     let_in, other = browser.new_context(), browser.new_context()
     page = let_in.new_page()
-    page.goto(f"{url}/enter?key={key}&deck=deck.md")
+    page.goto(f"{url}/enter#key={key}&deck=deck.md")
     page.wait_for_selector(".tools", state="attached")
     page.evaluate("Reveal.slide(1)")
     page.wait_for_timeout(10_000)

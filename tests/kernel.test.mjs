@@ -5,7 +5,7 @@ import http from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { parseAddress } from "../slides/engine/jupyter.mjs";
+import { otherJupyter, parseAddress } from "../slides/engine/jupyter.mjs";
 import { KernelProxy } from "../slides/engine/kernel-proxy.mjs";
 import { serve } from "../slides/engine/serve.mjs";
 
@@ -13,9 +13,12 @@ const token = "the-token-of-jupyter";
 const kernel = "0b6e3a52-2c1f-4a29-9f0e-6ad0c2f8d0aa";
 /** @type {string} */ let root;
 /** @type {http.Server} */ let jupyter;
+/** @type {http.Server} the same at a Unix socket */ let atSocket;
 /** @type {KernelProxy} */ let kernels;
 /** @type {Awaited<ReturnType<typeof serve>>} */ let server;
-/** @type {string} */ let cookie;
+/** @type {string} */ let secret;
+/** @type {import("../slides/engine/jupyter.mjs").Target[]} over TCP and over a Unix socket */ let targets;
+/** @type {import("../slides/engine/jupyter.mjs").Target} */ let target;
 /** @type {{method?: string, url?: string, headers: http.IncomingHttpHeaders}[]} what reached the stand-in */
 const reached = [];
 let isThere = true;
@@ -27,29 +30,39 @@ before(async () => {
   jupyter = http.createServer(({ method, url, headers }, response) => {
     reached.push({ method, url, headers });
     response.setHeader("Set-Cookie", `token=${token}`);
+    if (url?.endsWith("away")) response.writeHead(302, { Location: "http://example.org/" });
     response.end(JSON.stringify({ id: kernel }));
   });
   jupyter.on("upgrade", ({ url, headers }, socket) => {
     reached.push({ url, headers });
     socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+      + `${headers["sec-websocket-protocol"] ? "Sec-WebSocket-Protocol: v1\r\n" : ""}`
       + `Sec-WebSocket-Accept: yes\r\nX-Token: ${token}\r\n\r\nhello`);
     socket.on("data", (/** @type {Buffer} */ data) => socket.write(`heard ${data}`)).on("error", () => {});
   });
   await new Promise((resolve) => jupyter.listen(0, "127.0.0.1", () => resolve(null)));
   const { port } = /** @type {import("node:net").AddressInfo} */ (jupyter.address());
-  const target = { url: new URL(`http://127.0.0.1:${port}/user/ada/`), token };
+  const socketPath = path.join(root, "socket");
+  atSocket = http.createServer(jupyter.listeners("request")[0]).on("upgrade", jupyter.listeners("upgrade")[0]);
+  await new Promise((resolve) => atSocket.listen(socketPath, () => resolve(null)));
+  targets = [
+    { url: new URL(`http://127.0.0.1:${port}/user/ada/`), token },
+    { url: new URL("http://localhost/user/ada/"), token, socketPath },
+  ];
+  [target] = targets;
   kernels = new KernelProxy(() => (isThere ? target : null));
   server = await serve({ root, renderDeck: async () => "<p>deck</p>", port: 0, kernels });
-  const entered = await ask(`/enter?key=${kernels.newKey()}&deck=cnn.md`);
-  assert.equal(entered.status, 303);
-  assert.equal(entered.headers.location, "/cnn.md");
-  [cookie] = entered.headers["set-cookie"]?.[0].split(";") ?? [];
+  const entered = await enter(kernels.newKey());
+  assert.equal(entered.status, 200);
+  ({ secret } = JSON.parse(entered.body));
 });
 
 after(async () => {
   await server.close();
-  jupyter.closeAllConnections();
-  jupyter.close();
+  for (const stand of [jupyter, atSocket]) {
+    stand.closeAllConnections();
+    stand.close();
+  }
   await rm(root, { recursive: true });
 });
 
@@ -79,13 +92,16 @@ function ask(target, { body, ...options } = {}) {
   });
 }
 
-const own = () => ({ Cookie: cookie, Origin: `http://127.0.0.1:${server.port}` });
+const ourOrigin = () => `http://127.0.0.1:${server.port}`;
+const own = () => ({ Authorization: `token ${secret}`, Origin: ourOrigin() });
 const upgrade = { Connection: "Upgrade", Upgrade: "websocket", "Sec-WebSocket-Key": "a2V5", "Sec-WebSocket-Version": "13" };
-const webSocket = () => ({ ...own(), ...upgrade });
+const webSocket = () => ({ ...upgrade, Origin: ourOrigin(), "Sec-WebSocket-Protocol": `v1, live, live.${secret}` });
+/** @param {string} key @param {http.OutgoingHttpHeaders} [headers] */
+const enter = (key, headers = { Origin: ourOrigin() }) => ask("/kernel/enter", { method: "POST", headers, body: key });
 const channels = `/kernel/api/kernels/${kernel}/channels?session_id=1`;
 
 test("passes on what live code needs, with the token and without what the browser sent", async () => {
-  for (const [method, target] of [
+  for (target of targets) for (const [method, target] of [
     ["POST", "/kernel/api/sessions"], ["GET", `/kernel/api/kernels/${kernel}`],
     ["POST", `/kernel/api/kernels/${kernel}/interrupt`], ["POST", `/kernel/api/kernels/${kernel}/restart`],
   ]) {
@@ -99,13 +115,29 @@ test("passes on what live code needs, with the token and without what the browse
   }
 });
 
-test("passes a WebSocket on, both ways", async () => {
-  const answer = await ask(channels, { headers: webSocket() });
-  assert.equal(answer.status, 101);
-  assert.equal(answer.body, "helloheard there");
-  assert.equal(reached.at(-1)?.url, channels.replace("/kernel/", "/user/ada/"));
-  assert.equal(reached.at(-1)?.headers.authorization, `token ${token}`);
-  assert.equal(reached.at(-1)?.headers.origin, undefined);
+test("passes a WebSocket on, both ways, and keeps the secret among its protocols", async () => {
+  for (target of targets) {
+    const answer = await ask(channels, { headers: webSocket() });
+    assert.equal(answer.status, 101);
+    assert.equal(answer.body, "helloheard there");
+    assert.equal(answer.headers["sec-websocket-protocol"], "v1");
+    const last = reached.at(-1);
+    assert.equal(last?.url, channels.replace("/kernel/", "/user/ada/"));
+    assert.equal(last?.headers.authorization, `token ${token}`);
+    assert.equal(last?.headers.origin, undefined);
+    assert.equal(last?.headers["sec-websocket-protocol"], "v1");
+  }
+});
+
+test("chooses a protocol where the Jupyter server chooses none, as browsers demand", async () => {
+  const headers = { ...webSocket(), "Sec-WebSocket-Protocol": `live, live.${secret}` };
+  const answer = await ask(channels, { headers });
+  assert.equal(answer.headers["sec-websocket-protocol"], "live");
+  assert.equal(reached.at(-1)?.headers["sec-websocket-protocol"], undefined);
+});
+
+test("follows no redirection of the Jupyter server", async () => {
+  assert.equal((await ask("/kernel/api/kernels/away", { headers: own() })).status, 502);
 });
 
 test("passes nothing else on", async () => {
@@ -123,47 +155,72 @@ test("passes nothing else on", async () => {
   assert.equal(reached.length, before);
 });
 
+/** @param {string} secret */
+const secretAs = (secret) => ({ Authorization: `token ${secret}` });
 /** @type {[string, () => http.OutgoingHttpHeaders][]} */
 const refused = [
-  ["no cookie", () => ({ ...own(), Cookie: "" })],
-  ["a wrong cookie", () => ({ ...own(), Cookie: `${cookie.slice(0, -1)}-` })],
-  ["a cookie of another name", () => ({ ...own(), Cookie: cookie.replace("live-", "dead-") })],
+  ["no secret", () => ({ Origin: ourOrigin() })],
+  ["a wrong secret", () => ({ ...own(), ...secretAs(`${secret.slice(0, -1)}!`) })],
+  ["a part of the secret", () => ({ ...own(), ...secretAs(secret.slice(1)) })],
+  ["the secret in a cookie", () => ({ Origin: ourOrigin(), Cookie: `live=${secret}; token=${secret}` })],
   ["another origin", () => ({ ...own(), Origin: "https://example.org" })],
   ["another port", () => ({ ...own(), Origin: "http://127.0.0.1:1" })],
   ["an opaque origin", () => ({ ...own(), Origin: "null" })],
-  ["no origin", () => ({ Cookie: cookie })],
+  ["no origin", () => ({ ...own(), Origin: undefined })],
   ["another site", () => ({ ...own(), "Sec-Fetch-Site": "cross-site" })],
   ["another port of this site", () => ({ ...own(), "Sec-Fetch-Site": "same-site" })],
   ["a foreign name", () => ({ ...own(), Host: "example.org", Origin: "http://example.org" })],
 ];
 for (const [what, headers] of refused) test(`refuses ${what}`, async () => {
   const before = reached.length;
-  assert.equal((await ask("/kernel/api/sessions", { method: "POST", headers: headers() })).status, 403);
-  assert.equal((await ask(channels, { headers: { ...upgrade, ...headers() } })).status, 403);
+  const asked = Object.fromEntries(Object.entries(headers()).filter(([, value]) => value !== undefined));
+  assert.equal((await ask("/kernel/api/sessions", { method: "POST", headers: asked })).status, 403);
+  const protocols = `v1, live, live.${String(asked.Authorization ?? "").slice("token ".length)}`;
+  assert.equal((await ask(channels, { headers: { ...upgrade, ...asked, "Sec-WebSocket-Protocol": protocols } })).status, 403);
   assert.equal(reached.length, before);
 });
 
-test("refuses another machine, even one with the cookie", () => {
+test("takes the secret of a WebSocket from its protocols alone, which no page can leave out", async () => {
+  assert.equal((await ask(channels, { headers: { ...upgrade, ...own() } })).status, 403);
+});
+
+test("refuses another machine, even one with the secret", () => {
   for (const [remoteAddress, refuses] of /** @type {const} */ ([
     ["192.168.1.7", true], ["::ffff:10.0.0.2", true], ["fe80::1", true], ["127.0.0.1", false], ["::ffff:127.0.0.1", false],
   ])) {
     const request = /** @type {any} */ ({
-      method: "GET", socket: { remoteAddress }, headers: { host: "localhost:1948", cookie },
+      method: "GET", socket: { remoteAddress }, headers: { host: "localhost:1948", authorization: `token ${secret}` },
     });
     assert.equal(kernels.refusal(request) !== null, refuses, remoteAddress);
-    assert.equal(kernels.enter(request, kernels.newKey()) === null, refuses, remoteAddress);
   }
 });
 
 test("lets one browser in with a key, and nobody without", async () => {
   const key = kernels.newKey();
-  assert.equal((await ask("/enter?key=wrong&deck=cnn.md")).status, 403);
-  assert.equal((await ask("/enter")).status, 403);
-  assert.equal((await ask(`/enter?key=${key}&deck=cnn.md`, { headers: { Host: "example.org" } })).status, 403);
-  const entered = await ask(`/enter?key=${key}&deck=//example.org`);
-  assert.equal(entered.headers.location, "/");
-  assert.match(entered.headers["set-cookie"]?.[0] ?? "", /; Path=\/kernel\/; HttpOnly; SameSite=Strict$/);
-  assert.equal((await ask(`/enter?key=${key}&deck=cnn.md`)).status, 403);
+  for (const wrong of ["", "wrong", `${key}x`, key.slice(1)]) assert.equal((await enter(wrong)).status, 403);
+  const entered = await enter(key);
+  assert.deepEqual(JSON.parse(entered.body), { secret });
+  assert.equal(entered.headers["cache-control"], "no-store");
+  const again = await enter(key);
+  assert.equal(again.status, 403);
+  assert.match(JSON.parse(again.body).message, /used already/);
+});
+
+test("keeps a key for the page that it was made for: previews, prefetches and other pages spend none", async () => {
+  const key = kernels.newKey();
+  for (const method of ["HEAD", "GET"]) for (const headers of /** @type {http.OutgoingHttpHeaders[]} */ ([
+    {}, { "Sec-Purpose": "prefetch;prerender" }, { "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image" },
+  ])) {
+    const answer = await ask(`/enter?key=${key}&deck=cnn.md`, { method, headers });
+    assert.deepEqual([answer.status, answer.headers["set-cookie"]], [200, undefined]);
+    assert.doesNotMatch(answer.body, new RegExp(secret));
+    assert.notEqual((await ask(`/kernel/enter?key=${key}`, { method, headers: { ...own(), ...headers } })).status, 200);
+  }
+  for (const headers of [
+    {}, { Origin: "null" }, { Origin: "https://example.org" }, { Origin: "http://127.0.0.1:1" },
+    { Origin: "http://example.org", Host: "example.org" }, { Origin: ourOrigin(), "Sec-Fetch-Site": "cross-site" },
+  ]) assert.equal((await enter(key, headers)).status, 403, JSON.stringify(headers));
+  assert.equal((await enter(key)).status, 200);
 });
 
 test("never tells the token", async () => {
@@ -185,6 +242,31 @@ test("says when there is no Jupyter server, and to whom it is closed", async () 
     assert.equal((await ask(channels, { headers: webSocket() })).status, 503);
   } finally {
     isThere = true;
+  }
+});
+
+test("warns of another server on another machine that is asked in clear", async () => {
+  for (const [address, warns] of /** @type {const} */ ([
+    ["http://192.0.2.1:8888/", true], ["http://localhost.example.org/", true], ["http://127.example.org/", true],
+    ["https://hub.example.org/", false], [targets[0].url.href, false], ["http://localhost:1/", false], ["http://[::1]:1/", false],
+  ])) {
+    /** @type {string[]} */
+    const said = [];
+    const { error } = console;
+    const { fetch } = globalThis;
+    console.error = (text) => said.push(text);
+    globalThis.fetch = async () => new Response("{}", { headers: { "Content-Type": "application/json" } });
+    process.env.JUPYTER_TOKEN = token;
+    try {
+      await otherJupyter(address);
+    } finally {
+      Object.assign(globalThis, { fetch });
+      console.error = error;
+      delete process.env.JUPYTER_TOKEN;
+    }
+    assert.equal(said.length, warns ? 1 : 0, address);
+    for (const line of said) assert.match(line, /^[^\n]*unencrypted[^\n]*$/);
+    assert.doesNotMatch(said.join(), new RegExp(token));
   }
 });
 

@@ -157,7 +157,7 @@ test("answers only to its own names", async () => {
 test("--host adds that name and its addresses, and for all interfaces the machine's", async () => {
   const other = await serve({ root, renderDeck, port: 0, host: "0.0.0.0" });
   try {
-    assert.equal(other.url, `http://localhost:${other.port}`);
+    assert.equal(other.url, `http://127.0.0.1:${other.port}`); // [::1] may be another user's
     for (const [name, status] of [["0.0.0.0", 200], ["127.0.0.1", 200], ["evil.example", 403]])
       assert.equal((await ask("/", { port: other.port, headers: { Host: name } })).status, status, String(name));
   } finally {

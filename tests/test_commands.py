@@ -703,6 +703,7 @@ def without_claims(deck):
 # pdf -----------------------------------------------------------------------
 
 
+HANDOUT_DECK = "slides/week 1/C# 100%.md"
 HANDOUT = DECK + """
 <!--s-->
 
@@ -725,10 +726,10 @@ def handout(ready):
                 or shutil.which("google-chrome"))
     assert chromium, "no Chromium to print with"
     (ready.path / "slides/week 1").mkdir()
-    ready.write("slides/week 1/C# 100%.md", HANDOUT)
+    ready.write(HANDOUT_DECK, HANDOUT)
 
     def handout(*arguments, **settings):
-        return ready.run("pdf", "slides/week 1/C# 100%.md", *arguments, **{
+        return ready.run("pdf", HANDOUT_DECK, *arguments, **{
             "CHROME_PATH": chromium, "PATH": f"{ready.fakes}/bin:{os.environ['PATH']}",
             **settings})
 
@@ -757,8 +758,8 @@ def test_handout_has_a_page_for_each_slide_and_notes_if_asked(ready, handout):
 
 
 def test_handout_that_cannot_be_made_is_one_line_and_the_earlier_stays(ready, handout):
-    (ready.path / "out/pdf").mkdir(parents=True)
-    ready.write("out/pdf/handout.pdf", "earlier")
+    (ready.path / "out/pdf/week 1").mkdir(parents=True)
+    ready.write("out/pdf/week 1/C# 100%.pdf", "earlier")
     (ready.path / "folder.pdf").mkdir()
     no_browser = {"CHROME_PATH": "", "PATH": str(ready.fakes / "bin")}
     for arguments, settings, message in [
@@ -775,15 +776,15 @@ def test_handout_that_cannot_be_made_is_one_line_and_the_earlier_stays(ready, ha
     assert done.stderr.startswith("There is no deck slides/none.md. The decks: slides/")
     assert ready.run("pdf").returncode == ready.run("pdf", "--colour").returncode == 2
 
-    ready.write("slides/handout.md", HANDOUT.replace("drawn\n", "drawn -->\n"))
+    ready.write(HANDOUT_DECK, HANDOUT.replace("drawn\n", "drawn -->\n"))
     assert "A diagram cannot be drawn: " in handout().stderr
-    ready.write("slides/handout.md", HANDOUT + "\n[N](../code/nothing.py#Nothing)\n")
+    ready.write(HANDOUT_DECK, HANDOUT + "\n[N](../code/nothing.py#Nothing)\n")
     done = handout()
     assert done.returncode == 1
     line = HANDOUT.count("\n") + 2
-    assert done.stderr.startswith(f"slides/handout.md:{line}: "), done.stderr
+    assert done.stderr.startswith(f"{HANDOUT_DECK}:{line}: "), done.stderr
     assert done.stderr.splitlines()[1:] == ["No PDF is written: put that right first."]
-    assert (ready.path / "out/pdf/handout.pdf").read_text() == "earlier"
+    assert (ready.path / "out/pdf/week 1/C# 100%.pdf").read_text() == "earlier"
 
 
 # notebooks -----------------------------------------------------------------

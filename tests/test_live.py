@@ -1,6 +1,7 @@
 """Code of slides in a real kernel: namespaces, edits, what is shown, what is cut."""
 
 import json
+import os
 import queue
 import re
 import textwrap
@@ -61,7 +62,8 @@ class Answer:
 
 @pytest.fixture(scope="module")
 def kernel():
-    manager, client = start_new_kernel(cwd=str(ROOT / "code"))
+    manager, client = start_new_kernel(
+        cwd=str(ROOT / "code"), env={**os.environ, "MPLBACKEND": "Agg"})
     yield manager, client
     client.stop_channels()
     manager.shutdown_kernel(now=True)
@@ -318,6 +320,11 @@ def test_stop_ends_an_endless_loop(toy, kernel):
     assert answer.error == "Stopped."
 
 
+def test_a_stream_that_a_block_replaced_is_put_back(toy):
+    assert not toy("show-the-size", "import io, sys\nsys.stdout = io.StringIO()").error
+    assert size(toy) == "20 digits"
+
+
 def test_exit_is_no_end_of_the_kernel(toy):
     assert "SystemExit" in toy("show-the-size", "raise SystemExit(3)").error
     assert size(toy) == "20 digits"
@@ -415,3 +422,195 @@ def test_what_a_run_has_sent_can_be_had_again(toy, ask):
         size(toy)
     gone = ask(f"display(live.outputs({first.request!r}), raw=True)")
     assert gone.data[0]["application/json"] == []
+
+
+TYPE = "nobody can type here: write the value into the code"
+PRINT = "no debugger runs on a slide: print what you want to see"
+
+
+@pytest.mark.parametrize("text, message", [
+    ("input('name? ')", TYPE),
+    ("def f():\n    return [int(input()) for _ in range(2)]\n\nf()", TYPE),
+    ("import getpass\ngetpass.getpass()", TYPE),
+    ("import getpass\ngetpass.unix_getpass()", TYPE),
+    ("import sys\nsys.stdin.readline()", TYPE),
+    ("import sys\nfor line in sys.stdin:\n    print(line)", TYPE),
+    ("import sys\nsys.stdin.buffer.read()", TYPE),
+    ("import code\ncode.interact()", TYPE),
+    ("breakpoint()", PRINT),
+    ("def f():\n    import pdb; pdb.set_trace()\n\nf()", PRINT),
+    ("import pdb\npdb.run('1')", PRINT),
+    ("from IPython.core.debugger import set_trace\nset_trace()", PRINT),
+    ("from IPython import embed\nembed()", PRINT),
+    ("%debug", PRINT), ("%pdb on", PRINT)])
+def test_nothing_waits_for_a_keyboard(toy, text, message):
+    """It fails at once, in one line that says what to do, and the next run works."""
+    began = time.monotonic()
+    answer = toy("show-the-size", text)
+    assert time.monotonic() - began < 20
+    last = answer.error.splitlines()[-1]
+    assert message in last and "NotOnSlides" not in last
+    assert size(toy) == "20 digits"
+
+
+@pytest.mark.parametrize("text", [
+    "!cat", "import subprocess\nsubprocess.run(['cat']); None",
+    "import os\nos.read(0, 1); None", "open(0, closefd=False).read(); None"])
+def test_what_reads_nothing_ends(toy, text):
+    assert not toy("show-the-size", text).error
+
+
+@pytest.mark.parametrize("text, shown", [
+    ("%timeit -n 2 -r 2 base()", "per loop"),
+    ("%%time\nprint(base() + 41)", "42\nCPU times"),
+    ("seconds = %timeit -n 1 -r 1 -o -q base()\nprint(len(seconds.all_runs))", "1"),
+    ("y = base()\n!echo [{y}] \"a b\" # a comment", "[1] a b"),
+    ("lines = !echo 1; echo 2\nprint(lines)", "['1', '2']"),
+    ("%%bash\nread x; echo \"[$x]\"", "[]"),
+    ("%cd -q ..\n%cd -q -\nprint('back')", "back"),
+    ("base?", "function"),
+    ("import asyncio\nprint(await asyncio.sleep(0.01, 'waited'))", "waited"),
+    ("import asyncio\nasync def f():\n    return 'ran'\n\n"
+     "print(asyncio.run(f()))", "ran"),
+    ("async def f():\n    yield 7\n\n[x async for x in f()]", "[7]")])
+def test_a_block_has_what_a_notebook_has(toy, text, shown):
+    """Magics and commands see the module's names; the last value is shown."""
+    answer = toy("show-the-size", text)
+    assert not answer.error, answer.error
+    told = answer.text + "".join(data["text/plain"] for data in answer.data)
+    assert shown in told.replace("\r\n", "\n")
+
+
+def test_a_magic_that_is_unknown_says_so(toy):
+    answer = toy("show-the-size", "x = 1\n%nonsense")
+    assert answer.error.splitlines()[-1].endswith(
+        "Line magic function `%nonsense` not found.")
+
+
+def test_stop_ends_what_is_awaited(toy, kernel):
+    manager, _ = kernel
+    answer = toy("show-the-size",
+                 "import asyncio\nprint('on')\nawait asyncio.sleep(1000)",
+                 during=lambda answer: answer.text and manager.interrupt_kernel())
+    assert answer.error == "Stopped."
+    assert size(toy) == "20 digits"
+
+
+LATE = {
+    "thread": "threading.Thread(target=later).start()",
+    "timer": "threading.Timer(0.1, later).start()",
+    "pool": "concurrent.futures.ThreadPoolExecutor().submit(later); None",
+    "callback": "concurrent.futures.ProcessPoolExecutor(1).submit(int)"
+                ".add_done_callback(lambda _: later())",
+    "task": "async def task():\n    await asyncio.sleep(0.1)\n    later()\n\n"
+            "kept = asyncio.create_task(task()); None",
+}
+
+
+@pytest.mark.parametrize("start", LATE.values(), ids=LATE)
+def test_what_comes_late_belongs_to_its_run(toy, ask, start):
+    """Though another one has begun, and also for a page that is loaded again."""
+    first = toy("show-the-size", f"""
+import asyncio, concurrent.futures, threading, time
+from IPython.display import HTML, display
+def later():
+    time.sleep(0.3)
+    print("late")
+    display(HTML("<b>late</b>"))
+
+print("over")
+{start}
+""")
+    assert not first.error and "late" not in first.text
+    second = toy("show-the-size", "import time\ntime.sleep(0.2)\nprint('second')")
+    assert second.text == "second\n"
+    end = time.monotonic() + 20
+    found = []
+    while len(found) < 2 and time.monotonic() < end:
+        time.sleep(0.1)
+        found = ask(f"display(live.outputs({first.request!r}), raw=True)").data[0][
+            "application/json"]
+    assert [kind for kind, _ in found] == ["stream", "display_data"]
+    assert found[0][1]["text"] == "over\nlate\n"
+    again = ask(f"display(live.outputs({second.request!r}), raw=True)").data[0]
+    assert again["application/json"] == [["stream", {"text": "second\n"}]]
+
+
+def test_a_thread_that_fails_shows_its_lines(toy):
+    answer = toy("show-the-size", """
+        import threading
+        def fails():
+            1 / 0
+
+        thread = threading.Thread(target=fails)
+        thread.start()
+        thread.join()
+    """)
+    assert "ZeroDivisionError" in answer.text and "    1 / 0" in answer.text
+    assert "threading.py" not in answer.text
+
+
+def test_a_thread_that_floods_later_is_cut(toy, ask):
+    first = toy("show-the-size", """
+        import threading
+        thread = threading.Timer(0.1, lambda: print("x" * 10 ** 7))
+        thread.start()
+    """)
+    assert not toy("show-the-size", "thread.join()").error
+    (found,) = ask(f"display(live.outputs({first.request!r}), raw=True)").data[0][
+        "application/json"]
+    assert len(found[1]["text"]) < 110_000 and "left out" in found[1]["text"]
+
+
+@pytest.mark.parametrize("bars", [
+    "from tqdm.auto import tqdm, trange", "from tqdm.autonotebook import tqdm, trange",
+    "from tqdm.notebook import tqdm, trange", "from tqdm import tqdm, trange"])
+def test_progress_is_text(toy, bars):
+    answer = toy("show-the-size", f"""
+{bars}
+for _ in trange(2, desc="outer"):
+    for _ in tqdm(range(2), leave=False):
+        pass
+""")
+    assert not answer.error and not answer.data
+    assert "outer: 100%" in answer.text and "Warning" not in answer.text
+
+
+def test_a_long_training_keeps_its_bar(toy):
+    """What is written over takes little room, however long that goes on."""
+    answer = toy("show-the-size", """
+        for i in range(80_000):
+            print(f"\\r{i:100}", end="")
+        print("\\rend")
+    """)
+    assert answer.text.endswith("\rend\n") and "left out" not in answer.text
+
+
+def test_what_is_cleared_is_not_kept(toy, ask):
+    answer = toy("show-the-size", """
+        from IPython.display import clear_output
+        for i in range(100):
+            clear_output(wait=True)
+            print("frame", i)
+    """)
+    found = ask(f"display(live.outputs({answer.request!r}), raw=True)").data[0]
+    assert found["application/json"][-1] == ["stream", {"text": "frame 99\n"}]
+    assert len(found["application/json"]) == 2
+
+
+def test_a_large_json_is_cut(toy):
+    answer = toy("show-the-size",
+                 "from IPython.display import JSON\nJSON(list(range(2 * 10 ** 6)))")
+    assert "left out" in answer.data[0]["text/plain"]
+    assert len(json.dumps(answer.data)) < 250_000
+
+
+def test_figures_show_whatever_backend_the_user_has(toy):
+    """$MPLBACKEND is Agg in this kernel, as on servers and in containers."""
+    answer = toy("show-the-size", """
+        import os
+        import matplotlib.pyplot as plt
+        plt.plot([1, 2])
+        print(os.environ["MPLBACKEND"])
+    """)
+    assert answer.text == "Agg\n" and "image/png" in answer.data[-1]

@@ -177,7 +177,7 @@ def page(server, context):
     page = context.new_page()
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.goto(f"{server.url}/enter?key={server.key()}&deck=lively.md")
+    page.goto(f"{server.url}/enter#key={server.key()}&deck=lively.md")
     page.wait_for_function(IS_READY)
     is_ready(page)
     restart(page)
@@ -258,12 +258,73 @@ def test_typing_does_not_move_slides(page):
     show(page, 2)
     write(page, "base", "")
     page.keyboard.type("def base():\nreturn 3  # fosbt?", delay=5)
-    for key in ["ArrowLeft", "ArrowRight", "Home", "PageDown", "Space", "Escape"]:
+    for key in ["ArrowLeft", "ArrowRight", "Home", "Space", "Escape"]:
         page.keyboard.press(key)
     assert page.evaluate("Reveal.getIndices().h") == 1
     assert not page.evaluate("Reveal.isOverview()")
     page.keyboard.press("ArrowRight")  # Escape has left the editor
     assert page.evaluate("Reveal.getIndices().h") == 2
+
+
+def test_a_clicker_moves_slides_whatever_was_done_last(page):
+    """Its page keys, from the editor and after a run; its black screen after a run."""
+    def at():
+        return page.evaluate("Reveal.getIndices().h + 1")
+
+    show(page, 3)
+    write(page, "say-it", "print('typed')")
+    page.keyboard.press("PageDown")
+    assert at() == 4
+    page.keyboard.press("PageUp")
+    assert at() == 3
+    run(page, "say-it", "print('typed')")
+    page.keyboard.press("b")
+    assert page.evaluate("Reveal.isPaused()")
+    page.keyboard.press("b")
+    page.keyboard.press("PageDown")
+    assert at() == 4
+    page.keyboard.press("PageUp")
+    page.keyboard.press("Enter")  # goes on editing
+    page.keyboard.press("End")
+    page.keyboard.type("  # b.")
+    expect(block(page, "say-it").locator(".cm-content")).to_have_text(
+        "print('typed')  # b.")
+    assert at() == 3
+
+
+LONG = "\n".join(f"x{i} = {i}" for i in range(18))
+FIGURE = """
+import matplotlib.pyplot as plt
+plt.plot([1, 2])
+None"""
+
+
+def test_a_result_stands_with_its_code(page):
+    """Neither covers the other, and both are on the slide."""
+    show(page, 3)
+    lines = "for i in range(200):\n    print(i)"
+    for shown in ["print('one line')", lines, FIGURE]:
+        for code in ["", LONG]:
+            run(page, "say-it", f"{code}\n{shown}")
+            assert_stands(page, figure=shown == FIGURE)
+
+
+def assert_stands(page, figure):
+    def box(part):
+        found = part.bounding_box()
+        return found["y"], found["y"] + found["height"]
+
+    panel, code = output(page, "say-it"), block(page, "say-it")
+    if figure:
+        expect(panel.locator("img")).to_be_visible()
+    (_, code_end), (top, end) = box(code), box(panel)
+    assert code_end <= top and end <= box(page.locator("section.present .body"))[1] + 1
+    editor, _ = box(code.locator(".cm-editor"))
+    first, last = box(code.locator(".cm-content"))
+    assert code_end - editor >= min(150, last - first)
+    if figure:
+        image, image_end = box(panel.locator("img"))
+        assert image_end - image > 200 and image_end <= end
 
 
 def test_outputs_survive_slides_and_reloads(page):
@@ -373,6 +434,33 @@ def test_a_reload_in_mid_run(page):
     assert_goes_on(page)
 
 
+THREAD = """\
+import threading
+def later():
+    for i in range(8):
+        time.sleep(0.5)
+        print('late', i)
+
+threading.Thread(target=later).start()
+print('over')"""
+
+
+def test_what_a_thread_prints_is_shown_in_its_block(page):
+    """After the end of its run, after a reload; no longer when the block runs again."""
+    show(page, 3)
+    run(page, "say-it", THREAD)
+    expect(output(page, "say-it")).to_contain_text("late 1")
+    page.reload()
+    page.wait_for_function(IS_READY)
+    expect(output(page, "say-it")).to_contain_text("late 7")
+    lines = output(page, "say-it").locator(".text").inner_text().split("\n")
+    assert list(filter(None, lines)) == ["over", *(f"late {i}" for i in range(8))]
+    run(page, "say-it", THREAD.replace("'late'", "'old'"))
+    run(page, "say-it", "time.sleep(1)\nprint('new')")
+    page.wait_for_timeout(1000)
+    assert output(page, "say-it").locator(".text").inner_text().strip() == "new"
+
+
 def test_a_dropped_connection_is_resumed(page, server):
     """A laptop that was asleep: its WebSocket is gone, the kernel has gone on."""
     show(page, 3)
@@ -460,6 +548,74 @@ print('\x1b]8;;javascript:window.bad=8\x1b\\text\x1b]8;;\x1b\\ '
     assert not output(page, "say-it").locator("a[href^='javascript']").count()
 
 
+BARS = """\
+from tqdm.auto import tqdm
+for _ in tqdm(range(3), desc="outer"):
+    for _ in tqdm(range(2), desc="inner"):
+        pass"""
+NOTEBOOK = r"""
+import base64, io, wave
+import ipywidgets
+from IPython.display import *
+from PIL import Image as Picture
+gif, sound = io.BytesIO(), io.BytesIO()
+Picture.new("L", (30, 20)).save(gif, "GIF")
+with wave.open(sound, "wb") as file:
+    file.setparams((1, 1, 8000, 0, "NONE", ""))
+    file.writeframes(b"0" * 800)
+display(Markdown('''## Title <script>bad = 1</script><i onclick="bad = 2">slanted</i>
+
+| a | b |
+|---|---|
+| $x^2$ | [away](javascript:bad=3) |
+'''), Math(r"\frac{a}{b}\href{javascript:bad=4}{c}"),
+    Latex(r"\begin{align}y &= 1\end{align}"), JSON({"key": [1, 2]}),
+    Image(gif.getvalue(), format="gif"), Audio(sound.getvalue()),
+    IFrame("https://example.org/frame", 9, 9), Javascript("bad = 5"),
+    ipywidgets.IntSlider())
+display({"application/pdf": "x", "text/plain": "a paper"}, raw=True)
+display(
+    HTML('<div><img id="a"><button>Play</button></div><script>bad = 6</script>'),
+    HTML('<video controls src="data:video/mp4;base64,AAAA" onerror="bad = 7">'))
+display({"text/plain": "plain"}, raw=True)
+"""
+
+
+def test_what_a_notebook_shows_is_shown_or_named(page):
+    """And nothing of it is executed."""
+    show(page, 3)
+    run(page, "say-it", NOTEBOOK.strip())
+    panel = output(page, "say-it")
+    expect(panel).to_contain_text("plain")
+    markdown = panel.locator(".html").first
+    expect(markdown.locator("h2")).to_have_text("Title slanted")
+    expect(markdown.locator("td .katex")).to_be_visible()
+    expect(panel.locator(".katex-display")).to_have_count(1)
+    assert panel.locator(".katex .mfrac").count() == 1
+    assert not panel.locator(".katex a, a[href^='javascript']").count()
+    expect(panel).to_contain_text('"key": [')
+    image = panel.locator("img[src^='data:image/gif']")
+    assert image.evaluate("(image) => image.naturalWidth") == 30
+    sound = panel.locator("audio[controls]")
+    sound.evaluate("(audio) => audio.readyState || new Promise((resolve, reject) => {"
+                   "audio.onloadedmetadata = resolve; audio.querySelector('source')"
+                   ".onerror = reject; audio.load(); })")
+    assert panel.locator("video[controls]").count() == 1
+    told = panel.inner_text()
+    for line in ["A frame is not shown on slides: open https://example.org/frame in",
+                 "application/javascript is not shown on slides",
+                 "A widget (IntSlider) is not shown on slides: print its value",
+                 "application/pdf is not shown on slides: a paper",
+                 "HTML with scripts is not shown on slides: show an image"]:
+        assert line in told
+    markdown.get_by_text("slanted").click()
+    page.wait_for_timeout(300)
+    assert page.evaluate("window.bad") is None
+    run(page, "say-it", BARS)
+    bars = panel.locator(".text").inner_text().split()
+    assert [word for word in bars if word.endswith(":")] == ["inner:"] * 3 + ["outer:"]
+
+
 def test_a_training_shows_its_curve_and_goes_on_elsewhere(page):
     show(page, 4)
     run(page, "train", wait=False)
@@ -493,6 +649,54 @@ def test_shapes_beside_the_lines(page):
     assert "return x" in shape.inner_text()
     block(page, "Model").get_by_role("button", name="Shapes").click()
     expect(shape).to_have_count(0)
+
+
+def test_the_secret_is_for_our_port_only(page, context, web, server):
+    """Cookies would go to every port of this machine: there are none."""
+    folder, address = web
+    (folder / "index.html").write_text("<p>Another user's")
+    asked = []
+    for name in ["127.0.0.1", "localhost"]:
+        other = context.new_page()
+        other.on("request", lambda request: asked.append(request.all_headers()))
+        other.goto(address.replace("127.0.0.1", name))
+        other.evaluate("fetch('/kernel/state').catch(() => {})")
+        assert other.evaluate("localStorage.length + sessionStorage.length") == 0
+        assert other.evaluate("""(url) => fetch(`${url}/kernel/api/sessions`, {
+            method: 'POST', body: '{}', mode: 'no-cors', credentials: 'include',
+        }).then(() => 'answered', () => 'refused')""", server.url) == "refused"
+        other.close()
+    assert len(asked) >= 4
+    for headers in asked:
+        assert not {"cookie", "authorization"} & set(headers)
+    assert context.cookies() == []
+    secret = page.evaluate("localStorage['live-secret']")
+    assert len(secret) > 40 and secret not in server.log.read_text()
+
+
+def test_the_page_that_npm_start_opens_leads_in_and_keeps_no_key(
+        context, server, tmp_path):
+    """It is a file, so that the key is in no command line; see start.mjs."""
+    key = server.key()
+    link = f"{server.url}/enter#key={key}&deck=lively.md"
+    (tmp_path / "open.html").write_text(
+        f'<meta http-equiv="refresh" content="0; url={link}">')
+    page = context.new_page()
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(
+        request.url.partition("#")[0] + str(request.headers)))
+    page.on("console", lambda message: complaints.append(message.text)
+            if message.type == "error" else None)
+    page.goto((tmp_path / "open.html").as_uri())
+    page.wait_for_url("**/lively.md*")
+    is_ready(page)
+    assert not any(key in request for request in asked) and not complaints
+    assert page.evaluate("document.referrer") == f"{server.url}/enter"
+    page.go_back()
+    assert key not in page.url
+    page.goto(link)
+    expect(page.locator("h1")).to_contain_text("used already")
+    assert key not in page.url
 
 
 def test_a_browser_that_was_not_let_in_runs_nothing(browser, server):
@@ -554,7 +758,7 @@ def test_another_jupyter_server(browser, server, tmp_path):
         ours = Server(server.folder, address, JUPYTER_TOKEN="theirs")
         context = browser.new_context()
         page = context.new_page()
-        page.goto(f"{ours.url}/enter?key={ours.key()}&deck=lively.md")
+        page.goto(f"{ours.url}/enter#key={ours.key()}&deck=lively.md")
         page.wait_for_function(IS_READY)
         is_ready(page)
         show(page, 3)

@@ -1,13 +1,19 @@
-"""A Jupyter server for the slides: on loopback, for whoever knows its token, no longer
+"""A Jupyter server for the slides: for this user and whoever knows its token, no longer
 than the program that started it.
 
+It and its kernels talk over Unix sockets in a folder that only this user can enter: on
+loopback other users of the machine could listen. Windows has none, so there it is TCP.
+
 slides/engine/jupyter.mjs starts it and writes the token to its standard input, so that
-it stands in no command line, environment or file. The first line that it prints is its
-address. It ends when its standard input does.
+it stands in no command line, environment or file. The first line that it prints is the
+path of its socket, or its URL. It ends when its standard input does.
 """
 
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -15,9 +21,11 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.kernels.connection.channels import (
     ZMQChannelsWebsocketConnection)
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
+LONGEST = 38   # bytes of the folder of our folder: a socket's path has at most 103
 
 
 class OwnKernel(KernelSpecManager):
@@ -25,6 +33,16 @@ class OwnKernel(KernelSpecManager):
 
     def _kernel_dirs_default(self):
         return []
+
+
+class QuietKernels(AsyncMappingKernelManager):
+    """Keeps what a kernel says of itself out of the terminal; slides show the rest."""
+
+    async def _async_start_kernel(self, **options):
+        return await super()._async_start_kernel(
+            **options, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    start_kernel = _async_start_kernel
 
 
 class Connection(ZMQChannelsWebsocketConnection):
@@ -57,7 +75,8 @@ class Server(ServerApp):
         pass   # Ctrl-C in the terminal is for the program that started this
 
     def start_app(self):
-        print(f"http://127.0.0.1:{self.port}", flush=True)
+        self.io_loop.add_callback(
+            print, self.sock or f"http://127.0.0.1:{self.port}/", flush=True)
         threading.Thread(target=self.end_with_input, daemon=True).start()
         super().start_app()
 
@@ -67,16 +86,32 @@ class Server(ServerApp):
         threading.Timer(5, os._exit, [1]).start()
 
 
+def folder_for_sockets():
+    """Make a folder that only this user can enter, with a short path."""
+    place = tempfile.gettempdir()
+    return tempfile.mkdtemp(
+        prefix="live-", dir=place if len(os.fsencode(place)) <= LONGEST else "/tmp")
+
+
 if __name__ == "__main__":
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # idle threads would take the cores
     os.environ.pop("JUPYTER_TOKEN", None)
     token = sys.stdin.readline().strip()
+    where, config = {"ip": "127.0.0.1", "port": 0}, {}
+    if os.name != "nt":
+        folder = folder_for_sockets()
+        where = {"sock": os.path.join(folder, "server"), "runtime_dir": folder}
+        config = {"ConnectionFileMixin": {"transport": "ipc"}}
     server = Server.instance(   # a token of the configuration is never logged
-        config=Config({"IdentityProvider": {"token": token}}),
-        ip="127.0.0.1", port=0, open_browser=False, root_dir=str(ROOT),
+        config=Config({"IdentityProvider": {"token": token}, **config}), **where,
+        open_browser=False, root_dir=str(ROOT),
         allow_root=True,   # who is root here is so in a container
-        kernel_spec_manager_class=OwnKernel,
+        kernel_manager_class=QuietKernels, kernel_spec_manager_class=OwnKernel,
         kernel_websocket_connection_class=Connection, terminals_enabled=False,
         log_level="ERROR")
     server.initialize(argv=[])
-    server.start()
+    try:
+        server.start()
+    finally:
+        if server.sock:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -5,23 +5,29 @@ static/live/ for the other end.
 """
 
 import ast
+import asyncio
+import contextlib
 import importlib.util
+import inspect
 import linecache
 import re
 import sys
 import textwrap
 
 import jupytext
+from IPython import get_ipython
 from IPython.display import display
 
 from lab import cli, live_output, live_shapes, results, training
 
 ARGUMENTS = "arguments"   # the demo cell that begins a run
+AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 _modules = {}
 
 
 def prepare(names):
     """Import these modules, so that their first run need not wait for it."""
+    live_output.watch()
     for name in names:
         try:
             _module(name).refresh()
@@ -37,7 +43,8 @@ def run(name, symbol, text):
     with dashes, whose body runs in the module's namespace. A module whose file has
     changed is read again first, and loses its edits.
 
-    Shows what the last expression gives, as a notebook does. Raises Stopped where
+    Shows what the last expression gives, as a notebook does, and takes its magics,
+    !commands and top-level await. Raises Stopped where
     the code was interrupted or failed, with a traceback that starts at the slide.
     """
     with live_output.limited():
@@ -45,14 +52,10 @@ def run(name, symbol, text):
             module = _module(name)
             module.refresh()
             training.watcher = live_output.Curve()
-            if symbol in module.cells:
-                module.run_cell(symbol, text)
-            elif symbol in module.spans:
-                module.define(symbol, text)
-            else:
-                raise LookupError(f"code/{name}.py no longer has {symbol}: load the "
-                                  "page again")
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            with _magics_in(module.namespace):
+                module.run_text(symbol, _without_magics(text))
+        except (Exception, KeyboardInterrupt, SystemExit,
+                asyncio.CancelledError) as error:
             raise live_output.Stopped(error) from None
         finally:
             training.watcher = None
@@ -112,6 +115,27 @@ def save(name, symbol, text, copy):
     except FileExistsError:
         return _plain(f"out/live/{stem}.py is there already: give another name")
     return _plain(f"saved as out/live/{stem}.py")
+
+
+def _without_magics(text):
+    """The text as Python, where it has %magics or !commands of IPython."""
+    try:
+        compile(text, "slide", "exec", ast.PyCF_ONLY_AST | AWAIT)
+    except SyntaxError:
+        return get_ipython().input_transformer_manager.transform_cell(text)
+    return text
+
+
+@contextlib.contextmanager
+def _magics_in(namespace):
+    """Let %timeit and the others see the module's names."""
+    shell = get_ipython()
+    namespace.setdefault("_dh", shell.user_ns["_dh"])   # where %cd has been
+    before, shell.user_ns = shell.user_ns, namespace
+    try:
+        yield
+    finally:
+        shell.user_ns = before
 
 
 def _plain(text):
@@ -221,6 +245,15 @@ class LiveModule:
     def edited_file(self, edits):
         return f"{self.path.name} ({', '.join(edits)}, edited)"
 
+    def run_text(self, symbol, text):
+        if symbol in self.cells:
+            self.run_cell(symbol, text)
+        elif symbol in self.spans:
+            self.define(symbol, text)
+        else:
+            raise LookupError(f"code/{self.name}.py no longer has {symbol}: load the "
+                              "page again")
+
     def define(self, symbol, text):
         """Put text in the place of a definition, in its module; or put that back."""
         first, _ = self.spans[symbol]
@@ -262,12 +295,28 @@ class LiveModule:
         last = None
         if tree.body and isinstance(tree.body[-1], ast.Expr):
             last = tree.body.pop()
-        exec(compile(tree, filename, "exec"), self.namespace)
+        self.execute_code(compile(tree, filename, "exec", AWAIT))
         if last is not None:
-            value = eval(compile(ast.Expression(last.value), filename, "eval"),
-                         self.namespace)
+            value = self.execute_code(
+                compile(ast.Expression(last.value), filename, "eval", AWAIT))
             if value is not None:
                 display(value)
+
+    def execute_code(self, code):
+        """Execute code that may await; returns its value."""
+        awaits = code.co_flags & inspect.CO_COROUTINE
+        if awaits or "asyncio" in code.co_names:
+            import nest_asyncio2   # which ipykernel needs, too
+            nest_asyncio2.apply()  # the kernel's own loop runs already
+        value = eval(code, self.namespace)
+        if not awaits:
+            return value
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(value)
+        try:
+            return loop.run_until_complete(task)
+        finally:
+            task.cancel()   # where it was stopped
 
 
 def _definitions(body, prefix=""):

@@ -1,40 +1,127 @@
 """What running code sends to a slide: bounded text, figures in both themes, curves."""
 
 import contextlib
+import contextvars
+import functools
 import io
+import json
 import math
 import sys
+import threading
 import time
 import traceback
+import types
+import warnings
 from pathlib import Path
 
 from IPython import get_ipython
 from IPython.display import display
 
-from lab import cli
+from lab import cli, live_input
 from lab.look import darken
 
 DARK = "application/vnd.lab.dark-svg+xml"
 CURVE = "application/vnd.lab.curve+json"
+INLINE = "module://matplotlib_inline.backend_inline"
 MOST_TEXT, TAIL = 100_000, 4_000     # characters of a run
 MOST_DATA = 8_000_000                # characters of a figure or table
 MOST_RUNS = 8                        # whose messages are kept
 REDRAW = 0.5                         # seconds between two drawings of a curve
 
 
-_kept = {}  # {id of a request: the [type, content] of what its run has sent}
+_runs = {}  # {id of a request: its Run}
+
+
+@functools.cache
+def watch():
+    """Take charge, once, of all that this kernel sends, by any thread or task.
+
+    Code that goes on when its run is over, in a thread or a task, still sends on
+    behalf of that run.
+    """
+    import matplotlib
+    matplotlib.use(INLINE)   # $MPLBACKEND may have named one that shows nothing
+    shell = get_ipython()
+    shell._tee = lambda channel: contextlib.nullcontext()   # it would keep all text
+    sys.stdout, sys.stderr = Limited(sys.stdout), Limited(sys.stderr)
+    # its hooks are those of a thread each: these are of every one
+    shell.display_pub._thread_local = types.SimpleNamespace(hooks=[_shown])
+    start = threading.Thread.start
+
+    def start_in_context(thread):
+        context, run = contextvars.copy_context(), thread.run
+        thread.run = lambda: context.run(run)
+        start(thread)
+
+    threading.Thread.start = start_in_context
+    threading.excepthook = _tell_failure
+    shell.set_hook("show_in_pager", lambda shell, text, start=0, screen_lines=0: (
+        display(text, raw=True)))
+    _draw_progress_as_text()
+    live_input.refuse()
+
+
+def _tell_failure(thread):
+    if thread.exc_type is not SystemExit:
+        print(*told(thread.exc_value), sep="\n", file=sys.stderr)
+
+
+class Limited(io.TextIOBase):
+    """A stream of the kernel that passes on what the run may send that writes to it."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    @property
+    def encoding(self):
+        return self.stream.encoding
+
+    def write(self, text):
+        run = _runs.get(self.stream.parent_header.get("msg_id"))
+        self.stream.write(run.admit(text) if run else text)
+        return len(text)
+
+    def flush(self):
+        self.stream.flush()
+
+    def fileno(self):
+        return self.stream.fileno()
+
+    def writable(self):
+        return True
+
+
+def _shown(message):
+    """Bound and keep what a run displays; see ipykernel's register_hook."""
+    run = _runs.get(message["parent_header"].get("msg_id"))
+    if run:
+        kind, content = message["header"]["msg_type"], _prepared(message)["content"]
+        run.keep(kind, content)
+    return message
+
+
+def _draw_progress_as_text():
+    """Make tqdm.auto and tqdm.notebook what a page without widgets can show."""
+    import tqdm.notebook
+
+    class Bar(tqdm.std.tqdm):
+        def __init__(self, *args, display=True, **options):
+            super().__init__(*args, **options)
+
+    tqdm.notebook.tqdm = tqdm.notebook.tqdm_notebook = Bar
+    tqdm.notebook.trange = tqdm.notebook.tnrange = (
+        lambda *args, **options: Bar(range(*args), **options))
+    with warnings.catch_warnings(action="ignore"):
+        import tqdm.auto  # noqa: F401: it warns of a notebook, once
 
 
 def sent(request):
     """What the run of a request has sent, as [type, content], again: a page that was
     loaded anew, or whose connection broke, may have missed some of it."""
-    messages = []
-    for kind, content in _kept.get(request, []):
-        if kind == "stream" and messages and messages[-1][0] == kind:
-            messages[-1][1]["text"] += content["text"]
-        else:
-            messages.append([kind, dict(content)])
-    return messages
+    return _runs[request].merged() if request in _runs else []
 
 
 class Stopped(Exception):
@@ -66,6 +153,8 @@ def told(error):
     lines += _omitted(others) if lines else []
     if len(lines) > 24:
         lines[12:-8] = [f"{dim}  …{plain}"]
+    if isinstance(error, live_input.NotOnSlides):
+        return [*lines, f"{red}{error}{plain}"]
     *where, what = traceback.TracebackException.from_exception(
         error).format_exception_only()
     return [*lines, *(line.rstrip() for line in where), f"{red}{what.strip()}{plain}"]
@@ -85,87 +174,94 @@ def limited():
 
     What it sends is kept, for `sent`.
     """
-    messages = _kept[get_ipython().kernel.get_parent()["header"]["msg_id"]] = []
-    for request in list(_kept)[:-MOST_RUNS]:
-        del _kept[request]
+    watch()
+    request = get_ipython().kernel.get_parent()["header"]["msg_id"]
+    run = _runs[request] = Run()
+    for earlier in list(_runs)[:-MOST_RUNS]:
+        del _runs[earlier]
     streams = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (Limited(stream, messages) for stream in streams)
-    publisher = get_ipython().display_pub
-
-    def hook(message):
-        _keep(messages, message["header"]["msg_type"], _prepared(message)["content"])
-        return message
-
-    publisher.register_hook(hook)
     try:
         yield
     finally:
-        publisher.unregister_hook(hook)
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, Limited):
-                stream.end()
-        sys.stdout, sys.stderr = streams
+        sys.stdout, sys.stderr = streams   # what the block may have replaced
+        sys.stdout.write(run.end())
         if isinstance(error := sys.exception(), Stopped):
-            messages.append(["stream", {"text": "\n".join(error.lines) + "\n"}])
+            run.keep("stream", {"text": "\n".join(error.lines) + "\n"})
 
 
-class Limited(io.TextIOBase):
-    """A stream that passes on its first MOST_TEXT characters and its last TAIL."""
+class Run:
+    """What a run of a block has sent; text as far as there is room for it."""
 
-    def __init__(self, stream, messages):
-        self.stream, self.messages, self.room = stream, messages, MOST_TEXT
-        self.omitted, self.tail = 0, ""
+    def __init__(self):
+        self.messages = []   # [type, content]
+        self.room, self.omitted, self.tail, self.is_over = MOST_TEXT, 0, "", False
 
-    @property
-    def encoding(self):
-        return self.stream.encoding
-
-    def write(self, text):
+    def admit(self, text):
+        """The part of a text that may be sent now."""
         # what a carriage return begins takes the place of what stood there
-        cost = len(text) if "\r" not in text else len(text) // 10
+        cost = len(text) if "\r" not in text else len(text) // 100
         if cost <= self.room:
             self.room -= cost
-            self.send(text)
+            return self.keep_text(text)
+        admitted, rest = text[:self.room], text[self.room:]
+        if self.is_over:   # and who knows when the last thread is
+            admitted += "\n… the rest is left out …\n" if self.room else ""
         else:
-            self.send(text[:self.room])
-            rest = text[self.room:]
-            self.room = 0
             self.omitted += len(rest)
             self.tail = (self.tail + rest[-TAIL:])[-TAIL:]
-        return len(text)
-
-    def send(self, text):
-        self.stream.write(text)
-        self.messages.append(["stream", {"text": text}])
-
-    def flush(self):
-        self.stream.flush()
-
-    def writable(self):
-        return True
+        self.room = 0
+        return self.keep_text(admitted)
 
     def end(self):
-        if self.omitted > len(self.tail):
-            self.send(f"\n… {self.omitted - len(self.tail):,} characters left out …\n")
-        if self.tail:
-            self.send(self.tail)
+        """The end of a text that was too long; what comes now, comes from threads."""
+        left_out = self.omitted - len(self.tail)
+        note = f"\n… {left_out:,} characters left out …\n" if left_out > 0 else ""
+        rest = note + self.tail
+        self.room, self.is_over = max(self.room, TAIL + len(rest)), True
+        return rest
+
+    def keep_text(self, text):
+        if text:
+            self.keep("stream", {"text": text})
+        return text
+
+    def keep(self, kind, content):
+        """Note a message; one that updates a display takes the place of what it showed,
+        and nothing is left of what was cleared."""
+        if kind == "clear_output":
+            self.messages.clear()
+        name = content.get("transient", {}).get("display_id")
+        for earlier in self.messages if kind == "update_display_data" else []:
+            if earlier[1].get("transient", {}).get("display_id") == name:
+                earlier[1]["data"] = content["data"]
+                return
+        self.messages.append([kind, dict(content)])
+
+    def merged(self):
+        """The messages, all text between two others in one."""
+        messages = []
+        for kind, content in list(self.messages):
+            if kind == "stream" and messages and messages[-1][0] == kind:
+                messages[-1][1]["text"] += content["text"]
+            else:
+                messages.append([kind, dict(content)])
+        for kind, content in messages:
+            if kind == "stream" and len(content["text"]) > MOST_TEXT:
+                lines = content["text"].split("\n")
+                content["text"] = "\n".join(map(_rewritten, lines))
+        return messages
 
 
-def _keep(messages, kind, content):
-    """Note a message; one that updates a display takes the place of what it showed."""
-    name = content.get("transient", {}).get("display_id")
-    for earlier in messages if kind == "update_display_data" else []:
-        if earlier[1].get("transient", {}).get("display_id") == name:
-            earlier[1]["data"] = content["data"]
-            return
-    messages.append([kind, dict(content)])
+def _rewritten(line):
+    """What a line shows that a progress bar has begun again and again."""
+    return line[line.rstrip("\r").rfind("\r") + 1:]
 
 
 def _prepared(message):
     """Add to a figure its dark variant; leave out what is too large to be sent."""
     data = message["content"].get("data", {})
     for kind, value in list(data.items()):
-        size = len(value) if isinstance(value, str) else 0
+        size = len(value if isinstance(value, str) else json.dumps(value))
         most = MOST_TEXT if kind == "text/plain" else MOST_DATA
         if size > most:
             del data[kind]

@@ -34,12 +34,12 @@ export async function copyBrowserFiles(folder = root) {
     if (source.endsWith(".esm.js"))
       await writeIfChanged(path.join(library, target.replace(/js$/, "d.ts")), Buffer.from(declaration));
   }
-  await writeIfChanged(path.join(library, "live.js"), await bundle(path.join(folder, "static/live/live.js")));
+  await writeIfChanged(path.join(library, "live.js"), await bundle(modules, path.join(folder, "static/live/live.js")));
   await writeIfChanged(path.join(library, "live.d.ts"), Buffer.from("export {};\n"));
 }
 
-/** @param {string} entry */
-async function bundle(entry) {
+/** @param {string} modules @param {string} entry */
+async function bundle(modules, entry) {
   const { build } = await import("esbuild");
   const { outputFiles } = await build({
     entryPoints: [entry],
@@ -49,6 +49,7 @@ async function bundle(entry) {
     format: "esm",
     target: "es2022",
     legalComments: "none",
+    alias: { katex: path.join(modules, "katex/dist/katex.mjs") }, // once, also for who requires it
     logLevel: "error",
     define: { "process.env.NODE_ENV": '"production"' },
   });

@@ -2,13 +2,14 @@
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
+import { rm } from "node:fs/promises";
 import path from "node:path";
 import { createInterface } from "node:readline/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { UserError, root, say } from "./command.mjs";
 
 /**
- * @typedef {{url: URL, token: string}} Target where the kernels are; the URL ends in a slash
+ * @typedef {{url: URL, token: string, socketPath?: string}} Target where the kernels are; the URL ends in a slash
  * @typedef {{target: Target | null, close: () => Promise<void>}} Jupyter target is null while none answers
  */
 
@@ -43,9 +44,11 @@ export function startJupyter(python) {
       const ended = once(child, "exit").catch(() => {});
       child.stdin?.on("error", () => {}).write(`${token}\n`);
       const address = await firstLine(child);
-      if (address) jupyter.target = { url: new URL(`${address}/`), token };
+      if (address) jupyter.target = { ...targetAt(address), token };
       else child.kill();
       await ended;
+      const socket = jupyter.target?.socketPath;
+      if (socket) await rm(path.dirname(socket), { recursive: true, force: true }); // as the server does, if it can
       failures = Date.now() - began > shortLife ? 0 : failures + 1;
       jupyter.target = null;
       if (!closing) await sleep(500);
@@ -71,6 +74,10 @@ async function firstLine(child) {
   return line;
 }
 
+/** @param {string} address that code/lab/kernels.py prints: a URL, or the path of a Unix socket */
+const targetAt = (address) =>
+  address.startsWith("http") ? { url: new URL(address) } : { url: new URL("http://localhost/"), socketPath: address };
+
 /**
  * A server that somebody else started. Its token comes from $JUPYTER_TOKEN, else it is asked for.
  * @param {string} address
@@ -78,6 +85,8 @@ async function firstLine(child) {
  */
 export async function otherJupyter(address) {
   const url = parseAddress(address);
+  if (url.protocol === "http:" && !isLoopback(url.hostname))
+    say(`--jupyter ${url}: the token and all code go there unencrypted; use https, or ssh -L to a port of this machine.`);
   const token = process.env.JUPYTER_TOKEN ?? (await askForToken(url));
   const answer = await fetch(new URL("api/status", url), { headers: { Authorization: `token ${token}` } })
     .catch((error) => {
@@ -99,6 +108,9 @@ export function parseAddress(address) {
   if (!url.pathname.endsWith("/")) url.pathname += "/";
   return url;
 }
+
+/** @param {string} name as a URL has it */
+const isLoopback = (name) => /^(localhost|127(\.\d+){3}|\[::1\])$/.test(name);
 
 /** @param {URL} url */
 async function askForToken(url) {

@@ -1,13 +1,15 @@
 /**
- * The way from a deck's page to the kernels: /enter lets a browser in, /kernel/ passes on what it may ask.
+ * The way from a deck's page to the kernels: /kernel/enter lets a browser in, the rest of /kernel/ is passed on.
  *
- * Who may run code here may do anything that the lecturer may. So a page is let in by a cookie that only the browser
- * which opened our one-time link has; it is asked from this machine, under its own name, by our own pages; and only
- * what live code needs is passed on. The server's token stays on this side.
+ * Who may run code here may do anything that the lecturer may. So a page needs a secret that only the browser which
+ * opened our one-time link has: in a header, because cookies go to every port of this machine, those of its other
+ * users too; a WebSocket has it among its subprotocols. It is asked from this machine, under its own name, by our own
+ * pages; and only what live code needs is passed on. The server's token stays on this side.
  */
 import { randomBytes, timingSafeEqual } from "node:crypto";
 import http from "node:http";
 import https from "node:https";
+import { pipeline } from "node:stream";
 
 /**
  * @typedef {import("node:http").IncomingMessage} Request
@@ -22,6 +24,8 @@ const passed = [
 ];
 const channels = new RegExp(`^api/kernels/${id}/channels$`);
 const longestBody = 10_000;
+const protocolHeader = "sec-websocket-protocol";
+const ownProtocol = /^live(\.|$)/; // "live.SECRET", and "live" to choose where the Jupyter server chooses none
 const loopback = /^(127\.\d+\.\d+\.\d+|::1|::ffff:127\.\d+\.\d+\.\d+)$/;
 const ownName = /^(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$/i;
 
@@ -32,7 +36,6 @@ export class KernelProxy {
     /** @type {Set<string>} */
     this.keys = new Set();
     this.secret = secret();
-    this.cookie = `live-${randomBytes(4).toString("hex")}`;
   }
 
   /** A key that lets one browser in, once. */
@@ -43,15 +46,14 @@ export class KernelProxy {
   }
 
   /**
-   * @param {Request} request
    * @param {string} key
-   * @returns {string | null} the cookie for the browser that has this key, null if it is none or used
+   * @returns {string | null} the secret for the browser that has this key, null if it is none or used
    */
-  enter(request, key) {
+  enter(key) {
     const known = [...this.keys].find((other) => same(other, key));
-    if (!known || !isLocal(request)) return null;
+    if (!known) return null;
     this.keys.delete(known);
-    return `${this.cookie}=${this.secret}; Path=/kernel/; HttpOnly; SameSite=Strict`;
+    return this.secret;
   }
 
   /**
@@ -59,15 +61,9 @@ export class KernelProxy {
    * @returns {string | null} why it is not answered
    */
   refusal(request) {
-    const { origin, host } = request.headers;
-    const site = request.headers["sec-fetch-site"];
-    if (!isLocal(request)) return "Live code is for this machine only";
-    if (origin !== undefined ? origin !== `http://${host}` : request.method !== "GET" || isUpgrade(request))
-      return "Live code is for the slides' own pages";
-    if (site !== undefined && site !== "same-origin") return "Live code is for the slides' own pages";
-    const cookies = (request.headers.cookie ?? "").split(/; */);
-    const own = cookies.find((cookie) => cookie.startsWith(`${this.cookie}=`))?.slice(this.cookie.length + 1);
-    return same(own ?? "", this.secret) ? null : "Live code is for the browser that npm start opened";
+    const refusal = foreign(request);
+    if (refusal) return refusal;
+    return same(secretIn(request), this.secret) ? null : "Live code is for the browser that npm start opened";
   }
 
   /**
@@ -77,6 +73,7 @@ export class KernelProxy {
    */
   async answer(request, response) {
     const path = pathOf(request);
+    if (path === "enter" && request.method === "POST") return this.answerEnter(request, response);
     const refusal = this.refusal(request);
     const target = this.findTarget();
     if (path === "state" && request.method === "GET")
@@ -87,18 +84,31 @@ export class KernelProxy {
       return sendJson(response, 404, { message: "This is not passed on" });
     const body = await bodyOf(request);
     if (body === null) return sendJson(response, 413, { message: "This is too long" });
-    try {
-      const answer = await fetch(new URL(path, target.url), {
-        method: request.method,
-        headers: { Authorization: `token ${target.token}`, "Content-Type": "application/json" },
-        body: request.method === "POST" ? body : undefined,
-        redirect: "error",
-      });
-      const text = await answer.text();
-      response.writeHead(answer.status, text ? { "Content-Type": "application/json" } : {}).end(text);
-    } catch {
-      sendJson(response, 502, { message: "The Jupyter server does not answer" });
-    }
+    const outgoing = ask(target, path, { method: request.method, headers: { "Content-Type": "application/json" } });
+    outgoing.on("response", (answer) => {
+      const { statusCode: status = 0 } = answer;
+      if (status >= 300 && status < 400) return void outgoing.destroy(new Error("A redirection is not followed"));
+      response.writeHead(status, status === 204 ? {} : { "Content-Type": "application/json" });
+      pipeline(answer, response, () => {});
+    });
+    outgoing.on("error", () => {
+      if (response.headersSent) response.destroy();
+      else sendJson(response, 502, { message: "The Jupyter server does not answer" });
+    });
+    outgoing.end(request.method === "POST" ? body : undefined);
+  }
+
+  /**
+   * Lets a browser in: our page /enter asks, with the key of our link.
+   * @param {Request} request
+   * @param {import("node:http").ServerResponse} response
+   */
+  async answerEnter(request, response) {
+    const refusal = foreign(request);
+    if (refusal) return sendJson(response, 403, { message: refusal });
+    const secret = this.enter(String(await bodyOf(request)));
+    if (secret) sendJson(response, 200, { secret });
+    else sendJson(response, 403, { message: "This link was used already: run npm start again for another one" });
   }
 
   /**
@@ -116,17 +126,17 @@ export class KernelProxy {
     if (this.refusal(request)) return refuse("403 Forbidden");
     if (!channels.test(path)) return refuse("404 Not Found");
     if (!target) return refuse("503 Service Unavailable");
-    const url = new URL(path, target.url);
-    url.search = new URL(request.url, "http://localhost").search;
-    const kept = Object.entries(request.headers).filter(([name]) => name.startsWith("sec-websocket-"));
-    const outgoing = (url.protocol === "https:" ? https : http).request(url, {
+    const headers = webSocketHeaders(request.headers);
+    const protocols = protocolsOf(request).filter((name) => !ownProtocol.test(name)).join(", ");
+    delete headers[protocolHeader];
+    const outgoing = ask(target, `${path}${new URL(request.url, "http://localhost").search}`, {
       headers: {
-        ...Object.fromEntries(kept), Connection: "Upgrade", Upgrade: "websocket",
-        Authorization: `token ${target.token}`,
+        ...headers, ...(protocols && { [protocolHeader]: protocols }), Connection: "Upgrade", Upgrade: "websocket",
       },
     });
-    outgoing.on("upgrade", ({ headers }, upstream, upstreamHead) => {
-      const lines = Object.entries(headers).filter(([name]) => name.startsWith("sec-websocket-"));
+    outgoing.on("upgrade", (answer, upstream, upstreamHead) => {
+      // A browser takes no answer that chooses none of the protocols which it has named.
+      const lines = Object.entries({ [protocolHeader]: "live", ...webSocketHeaders(answer.headers) });
       socket.write(["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: websocket",
         ...lines.map(([name, value]) => `${name}: ${value}`), "", ""].join("\r\n"));
       socket.write(upstreamHead);
@@ -152,6 +162,46 @@ function same(a, b) {
   const [first, second] = [Buffer.from(a), Buffer.from(b)];
   return first.length === second.length && timingSafeEqual(first, second);
 }
+
+/**
+ * Asks the Jupyter server; who gets the request ends it.
+ * @param {import("./jupyter.mjs").Target} target
+ * @param {string} path below its URL
+ * @param {http.RequestOptions & {headers: http.OutgoingHttpHeaders}} options
+ */
+function ask({ url, token, socketPath }, path, { headers, ...options }) {
+  const { request } = url.protocol === "https:" ? https : http;
+  const agent = false; // a connection that is kept may be closed just when it is used again
+  return request(new URL(path, url), {
+    ...options, socketPath, agent, headers: { ...headers, Authorization: `token ${token}` },
+  });
+}
+
+/**
+ * @param {Request} request
+ * @returns {string | null} why it is not from a page of ours on this machine
+ */
+function foreign(request) {
+  const { origin, host } = request.headers;
+  const site = request.headers["sec-fetch-site"];
+  if (!isLocal(request)) return "Live code is for this machine only";
+  if (origin !== undefined ? origin !== `http://${host}` : request.method !== "GET" || isUpgrade(request))
+    return "Live code is for the slides' own pages";
+  return site === undefined || site === "same-origin" ? null : "Live code is for the slides' own pages";
+}
+
+/** @param {Request} request */
+function secretIn(request) {
+  if (!isUpgrade(request)) return request.headers.authorization?.replace(/^token /, "") ?? "";
+  return protocolsOf(request).find((name) => name.startsWith("live."))?.slice("live.".length) ?? "";
+}
+
+/** @param {Request} request */
+const protocolsOf = ({ headers }) => (headers[protocolHeader] ?? "").split(/\s*,\s*/).filter(Boolean);
+
+/** @param {http.IncomingHttpHeaders} headers */
+const webSocketHeaders = (headers) =>
+  Object.fromEntries(Object.entries(headers).filter(([name]) => name.startsWith("sec-websocket-")));
 
 /** @param {Request} request from this machine, and under a name that is its own */
 const isLocal = ({ socket, headers }) =>
@@ -182,5 +232,5 @@ async function bodyOf(request) {
  * @param {object} content
  */
 function sendJson(response, status, content) {
-  response.writeHead(status, { "Content-Type": "application/json" }).end(JSON.stringify(content));
+  response.writeHead(status, { "Content-Type": "application/json", "Cache-Control": "no-store" }).end(JSON.stringify(content));
 }

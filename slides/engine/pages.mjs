@@ -43,6 +43,12 @@ export const messagePage = (status, message) => page(message, `
     <h1>${escape(message)}</h1>
     <p><a href="/">All decks</a> <span class="count">(status ${status})</span></p>`, { assets: "/" });
 
+/** What npm start opens: static/live/enter.js lets this browser in and goes on to the deck. */
+export const enterPage = () => page("Live code", `
+    <h1 role="status">Opening the lecture …</h1>
+    <p><a href="/">All decks</a></p>`,
+  { assets: "/", head: `<script type="module" src="/static/live/enter.js"></script>` });
+
 /**
  * @param {string} title
  * @param {string} body

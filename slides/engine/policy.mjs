@@ -13,6 +13,7 @@ export const policy = [
   // KaTeX, Mermaid and the speaker view set style in elements and attributes; it can load nothing from elsewhere.
   "style-src 'self' 'unsafe-inline'",
   "img-src 'self' data: blob:",
+  "media-src 'self' data:",
   "font-src 'self' data:",
   "object-src 'none'",
   "base-uri 'none'",

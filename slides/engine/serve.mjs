@@ -9,13 +9,15 @@ import { UserError } from "./command.mjs";
 import { deckNames, describeDecks, forgottenDecks, oneLine } from "./decks.mjs";
 import { keepPages } from "./keep.mjs";
 import { KernelProxy } from "./kernel-proxy.mjs";
-import { brokenDeckPage, indexPage, messagePage } from "./pages.mjs";
+import { brokenDeckPage, enterPage, indexPage, messagePage } from "./pages.mjs";
 import { filePolicy, servedPolicy } from "./policy.mjs";
 import { freshNotebook, moduleFiles, sourcePage } from "./source.mjs";
 import { watchChanges } from "./watch.mjs";
 
 const loopback = ["127.0.0.1", "::1"];
-const everywhere = ["0.0.0.0", "::"];
+/** On all interfaces: the own name, at which nobody else can listen. @type {Record<string, string>} */
+const loopbackOf = { "0.0.0.0": "127.0.0.1", "::": "::1" };
+const everywhere = Object.keys(loopbackOf);
 
 const headers = {
   "Cache-Control": "no-cache",
@@ -49,7 +51,7 @@ export async function serve({ root, renderDeck, host = "localhost", port = 1948,
   });
   const stopWatching = await watchChanges(root, () => deckNames(root), news.tell);
   return {
-    url: `http://${everywhere.includes(host) ? "localhost" : inUrl(host)}:${address.port}`,
+    url: `http://${inUrl(loopbackOf[host] ?? host)}:${address.port}`,
     port: address.port,
     close: async () => {
       await stopWatching();
@@ -93,11 +95,7 @@ function application(root, renderDeck, hosts, subscribe, kernels) {
   }));
   app.get("/events", subscribe);
   app.get("/enter", answering(async (response) => {
-    const { key, deck } = response.req.query;
-    const cookie = kernels.enter(response.req, String(key));
-    const to = (await deckNames(root)).find((name) => name === deck) ?? "";
-    if (!cookie) return refuse(response, 403, "This link was used already: run npm start again for another one");
-    response.set("Set-Cookie", cookie).redirect(303, `/${to}`);
+    response.set("Cache-Control", "no-store").send(enterPage());
   }));
   app.use(answering(async (response, next) => {
     const asked = response.locals.path.slice(1).normalize();

@@ -19,7 +19,7 @@ await runCommand(async () => {
   const kernels = new KernelProxy(() => jupyter?.target ?? null);
   const server = await serve({ root, host, port, renderDeck: await deckRenderer(root), kernels });
   if (port && server.port !== port) say(`Port ${port} is taken; this is ${server.port}.`);
-  const link = `${server.url}/enter?key=${kernels.newKey()}&deck=${encodeURIComponent(deck)}`;
+  const link = `${server.url}/enter#key=${kernels.newKey()}&deck=${encodeURIComponent(deck)}`;
   const page = path.join(root, `out/open-${server.port}.html`);
 
   let ending = false;

@@ -7,6 +7,9 @@ import { Decoration, EditorView, keymap, lineNumbers } from "@codemirror/view";
 import { minimalSetup } from "codemirror";
 import { highlighter } from "../../slides/engine/highlighter.mjs";
 
+/** What a presenter's clicker sends: it moves slides from here too. */
+const ofTheDeck = ["PageUp", "PageDown"];
+
 /** @type {import("@codemirror/state").StateEffectType<Map<number, string>>} */
 const shapesEffect = StateEffect.define();
 
@@ -38,16 +41,16 @@ export function showShapes(editor, shapes) {
  * @param {number} options.firstLine of the file
  * @param {string} options.label
  * @param {() => void} options.onRun
- * @param {() => void} options.onLeave
  * @param {(text: string) => void} options.onChange
  */
-export function openEditor({ text, firstLine, label, onRun, onLeave, onChange }) {
+export function openEditor({ text, firstLine, label, onRun, onChange }) {
+  const leave = (/** @type {EditorView} */ { contentDOM }) => (contentDOM.blur(), true);
   const editor = new EditorView({
     doc: text,
     extensions: [
       keymap.of([
-        { key: "Shift-Enter", run: () => (onRun(), true) },
-        { key: "Escape", run: () => (onLeave(), true) },
+        { key: "Shift-Enter", run: (view) => (onRun(), leave(view)) },
+        ...["Escape", ...ofTheDeck].map((key) => ({ key, run: leave })),
         indentWithTab,
       ]),
       minimalSetup,
@@ -60,8 +63,8 @@ export function openEditor({ text, firstLine, label, onRun, onLeave, onChange })
       EditorView.updateListener.of(({ docChanged, state }) => docChanged && onChange(state.doc.toString())),
     ],
   });
-  // Keys that are typed here are not the deck's.
-  for (const type of ["keydown", "keypress", "keyup"])
-    editor.dom.addEventListener(type, (event) => event.stopPropagation());
+  // Other keys that are typed here are not the deck's.
+  for (const type of /** @type {const} */ (["keydown", "keypress", "keyup"]))
+    editor.dom.addEventListener(type, (event) => ofTheDeck.includes(event.key) || event.stopPropagation());
   return editor;
 }

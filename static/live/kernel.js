@@ -1,11 +1,13 @@
 /** The deck's kernel: found or started, watched, and asked to run code. */
 import { KernelAPI, ServerConnection } from "@jupyterlab/services";
 import { KernelConnection } from "@jupyterlab/services/lib/kernel/default.js";
+import { secret } from "./secret.js";
 
 /**
  * @typedef {"starting" | "ready" | "busy" | "lost"} State
  * @typedef {{type: string, content: any}} Message what a run sends: stream, display_data, error and so on
  * @typedef {{onMessage: (message: Message) => void, onRepeat?: (messages: Message[]) => void, onEnd: (how: "done" | "lost") => void}} Listener
+ *   onMessage also hears what threads of a run send after its end
  */
 
 const bootstrap = (/** @type {string[]} */ modules) => `
@@ -34,6 +36,8 @@ export class Kernel {
     this.state = "starting";
     /** @type {Map<string, Listener>} by the id of the request */
     this.listeners = new Map();
+    /** Of runs that have ended, until somebody forgets them. @type {Map<string, Listener>} */
+    this.late = new Map();
     /** Requests that run while there is a new connection: some of what they sent may be lost. @type {Set<string>} */
     this.interrupted = new Set();
     /** @type {KernelConnection | null} */
@@ -51,14 +55,15 @@ export class Kernel {
       wsUrl: this.url.href.replace(/^http/, "ws"),
       token: "",
       appendToken: false,
+      fetch: ask,
       WebSocket: watched(() => void this.recover()),
-      init: { credentials: "same-origin", cache: "no-store" },
+      init: { credentials: "omit", cache: "no-store" },
     });
   }
 
   /** @returns {Promise<"open" | "closed" | "waiting">} closed: this page may not; waiting: there is no kernel yet */
   async access() {
-    const answer = await fetch(new URL("state", this.url)).catch(() => null);
+    const answer = await ask(new URL("state", this.url)).catch(() => null);
     return answer?.ok ? (await answer.json()).access : "waiting";
   }
 
@@ -75,7 +80,7 @@ export class Kernel {
 
   /** @returns {Promise<boolean>} whether there is a kernel for this deck now */
   async attach() {
-    const answer = await fetch(new URL("api/sessions", this.url), {
+    const answer = await ask(new URL("api/sessions", this.url), {
       method: "POST",
       body: JSON.stringify({ path: this.deck, name: this.deck, type: "notebook", kernel: {} }),
     });
@@ -111,7 +116,7 @@ export class Kernel {
       await new Promise((resolve) => setTimeout(resolve, 500));
       if (this.isConnected || (await this.access()) !== "open") continue;
       const id = this.connection?.id ?? connection.id;
-      const answer = await fetch(new URL(`api/kernels/${id}`, this.url)).catch(() => null);
+      const answer = await ask(new URL(`api/kernels/${id}`, this.url)).catch(() => null);
       if (answer?.status === 404) this.endAll("lost");
       if (answer?.ok || answer?.status === 404) await this.attach().catch(() => false);
       await new Promise((resolve) => setTimeout(resolve, 1500)); // it takes a moment to connect
@@ -124,7 +129,7 @@ export class Kernel {
    * @param {boolean} isBusy with what somebody has asked before
    */
   async prepare(isBusy) {
-    const waiting = [...this.listeners];
+    const [waiting, late] = [[...this.listeners], [...this.late]];
     this.tell(isBusy ? "busy" : "starting");
     const future = this.connection?.requestExecute({ code: bootstrap(this.modules), store_history: false });
     let problem = "";
@@ -132,7 +137,8 @@ export class Kernel {
       if (header.msg_type === "error") problem = /** @type {any} */ (content).evalue;
     };
     const reply = await future?.done.catch(() => null);
-    for (const [id] of waiting) void this.end(id);
+    for (const [id] of waiting) this.end(id);
+    for (const [id, listener] of late) this.repeat(id, listener);
     if (problem) this.tell("lost", problem);
     else if (reply && this.isConnected) this.tell("ready");
   }
@@ -154,25 +160,44 @@ export class Kernel {
   /** @param {import("@jupyterlab/services").KernelMessage.IIOPubMessage} message */
   route({ header, parent_header, content }) {
     const id = "msg_id" in parent_header ? parent_header.msg_id : "";
-    const listener = this.listeners.get(id);
-    if (!listener) return;
     const { msg_type: type } = header;
-    if (type === "status" && /** @type {any} */ (content).execution_state === "idle") void this.end(id);
-    else listener.onMessage({ type, content });
+    if (type === "status" && /** @type {any} */ (content).execution_state === "idle") this.end(id);
+    else (this.listeners.get(id) ?? this.late.get(id))?.onMessage({ type, content });
   }
 
   /**
    * A run has ended. If the connection has not been the same all the time, the kernel repeats what it has sent.
    * @param {string} id of its request
    */
-  async end(id) {
+  end(id) {
     const listener = this.listeners.get(id);
     if (!this.listeners.delete(id) || !listener) return;
-    if (this.interrupted.delete(id) && listener.onRepeat) {
-      const messages = await this.value(`live.outputs(${JSON.stringify(id)})`);
-      if (Array.isArray(messages)) listener.onRepeat(messages.map(([type, content]) => ({ type, content })));
-    }
-    listener.onEnd("done");
+    const end = () => listener.onEnd("done");
+    if (listener.onRepeat) this.late.set(id, listener);
+    if (!this.interrupted.delete(id) || !this.repeat(id, listener, end)) end();
+  }
+
+  /**
+   * Lets a listener hear again, in their place among its messages, what its run has sent until now.
+   * @param {string} id
+   * @param {Listener} listener
+   * @param {() => void} [onEnd]
+   * @returns {boolean} whether the kernel is asked
+   */
+  repeat(id, { onRepeat }, onEnd = () => {}) {
+    return onRepeat !== undefined && this.run(`display(live.outputs(${JSON.stringify(id)}), raw=True)`, {
+      onMessage: ({ type, content }) => {
+        const messages = type === "display_data" ? content.data["application/json"] : [];
+        if (!messages.length || !this.late.has(id)) return;
+        onRepeat(messages.map((/** @type {[string, any]} */ [type, content]) => ({ type, content })));
+      },
+      onEnd,
+    }) !== null;
+  }
+
+  /** @param {string | null} id of a run, whose block no longer shows what it sends */
+  forget(id) {
+    if (id) this.late.delete(id);
   }
 
   /**
@@ -182,7 +207,9 @@ export class Kernel {
    */
   run(code, listener) {
     if (!this.connection || !this.isConnected || this.connection.isDisposed) return null;
-    const future = this.connection.requestExecute({ code, store_history: false, stop_on_error: false });
+    const future = this.connection.requestExecute({
+      code, store_history: false, stop_on_error: false, allow_stdin: false,
+    });
     future.done.catch(() => {}); // the listener hears when the kernel is gone
     const id = future.msg.header.msg_id;
     this.listeners.set(id, listener);
@@ -233,6 +260,7 @@ export class Kernel {
   endAll(how) {
     const listeners = [...this.listeners.values()];
     this.listeners.clear();
+    this.late.clear();
     this.interrupted.clear();
     for (const { onEnd } of listeners) onEnd(how);
   }
@@ -248,6 +276,17 @@ export class Kernel {
 }
 
 /**
+ * Asks our server, with what lets this browser in: another tab may have got it since this page was loaded.
+ * @param {RequestInfo | URL} input
+ * @param {RequestInit} [init]
+ */
+function ask(input, init) {
+  const request = new Request(input, init);
+  request.headers.set("Authorization", `token ${secret()}`);
+  return fetch(request);
+}
+
+/**
  * The connection itself is late to notice that a socket has closed which nobody closed.
  * @param {() => void} onLost
  */
@@ -256,9 +295,12 @@ function watched(onLost) {
     intended = false;
 
     /** @param {ConstructorParameters<typeof WebSocket>} options */
-    constructor(...options) {
-      super(...options);
+    constructor(...[url, protocols = []]) {
+      super(url, [protocols, "live", `live.${secret()}`].flat());
       this.addEventListener("close", () => this.intended || onLost());
+      this.addEventListener("open", () => { // it stands for none of Jupyter's
+        if (this.protocol === "live") Object.defineProperty(this, "protocol", { value: "" });
+      });
     }
 
     /** @param {Parameters<WebSocket["close"]>} reason */

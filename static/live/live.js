@@ -4,7 +4,14 @@ import { Kernel } from "./kernel.js";
 import { Outputs } from "./outputs.js";
 
 /** @typedef {import("./outputs.js").Item} Item */
-/** @typedef {{items: Item[], request: string | null, text: string | null, original: string}} Kept of a block, while the page is */
+/**
+ * @typedef {object} Kept of a block, while the page is
+ * @property {Item[]} items
+ * @property {string | null} request that runs
+ * @property {string | null} latest whose output it shows
+ * @property {string | null} text
+ * @property {string} original
+ */
 
 const deck = document.body.dataset.deck ?? "";
 const storage = `live ${deck}`;
@@ -29,6 +36,8 @@ class Block {
     this.editor = null;
     /** @type {string | null} */
     this.request = null;
+    /** Whose output it shows: a thread of it may still print. @type {string | null} */
+    this.latest = null;
     this.hasShapes = false;
     this.pre = /** @type {HTMLElement} */ (figure.querySelector("pre"));
     this.panel = document.createElement("div");
@@ -110,13 +119,11 @@ class Block {
   }
 
   openEditor() {
-    if (this.editor) return this.editor;
-    this.editor = openEditor({
+    this.editor ??= openEditor({
       text: this.text,
       firstLine: this.firstLine,
       label: this.symbol,
       onRun: () => void run(this),
-      onLeave: () => this.editor?.contentDOM.blur(),
       onChange: (text) => {
         this.text = text;
         this.mark();
@@ -124,7 +131,7 @@ class Block {
       },
     });
     this.pre.hidden = true;
-    this.pre.after(this.editor.dom);
+    if (!this.editor.dom.isConnected) this.pre.after(this.editor.dom);
     return this.editor;
   }
 
@@ -133,6 +140,7 @@ class Block {
     this.editor?.destroy();
     this.editor = null;
     this.pre.hidden = false;
+    kernel.forget(this.latest);
     this.outputs.clear();
     this.toggle(false);
     keepSoon();
@@ -148,6 +156,7 @@ class Block {
   /** Shows what state the block is in. */
   mark() {
     const { classList } = this.figure;
+    this.panel.style.setProperty("--rows", String(this.text.split("\n").length)); // the result leaves room for them
     classList.toggle("edited", this.text !== this.original);
     classList.toggle("running", this.request !== null);
     classList.toggle("has-output", this.outputs.items.length > 0);
@@ -202,11 +211,11 @@ class Block {
   get kept() {
     const { items } = this.outputs;
     const edited = this.text !== this.original;
-    return { items, request: this.request, text: edited ? this.text : null, original: this.original };
+    return { items, request: this.request, latest: this.latest, text: edited ? this.text : null, original: this.original };
   }
 
   /** @param {Kept} kept by the page before it was loaded again */
-  restore({ items, request, text, original }) {
+  restore({ items, request, latest, text, original }) {
     if (original === this.original && text !== null) {
       this.text = text;
       this.openEditor();
@@ -214,6 +223,10 @@ class Block {
     this.outputs.restore(items);
     this.panel.hidden = !items.length && !request;
     if (request) follow(this, request);
+    else if (latest) {
+      this.latest = latest;
+      kernel.late.set(latest, listenerOf(this));
+    }
     this.mark();
   }
 }
@@ -227,6 +240,7 @@ async function run(block) {
     block.say("waits for the kernel");
     await kernel.connected;
   }
+  kernel.forget(block.latest);
   block.outputs.clear();
   const code = `live.run(${python(block.module)}, ${python(block.symbol)}, ${python(block.text)})`;
   const listener = listenerOf(block);
@@ -250,7 +264,7 @@ function follow(block, request) {
  * @param {string} request
  */
 function begin(block, request) {
-  block.request = request;
+  block.request = block.latest = request;
   block.say("");
   block.mark();
   running.add(block);
@@ -273,10 +287,9 @@ function listenerOf(block) {
       block.outputs.add(message);
     },
     onRepeat: (/** @type {import("./kernel.js").Message[]} */ messages) => {
-      if (!messages.length) return;
       block.outputs.clear();
       for (const message of messages) block.outputs.add(message);
-      block.toggle(true);
+      if (block.request) block.toggle(true);
     },
     onEnd: (/** @type {"done" | "lost"} */ how) => {
       const seconds = (performance.now() - began) / 1000;
@@ -405,14 +418,15 @@ const blocks = figures.map((figure, index) => new Block(figure, index));
 const modules = [...new Set(blocks.map(({ module }) => module))];
 const kernel = new Kernel(deck, modules, (state, why) => showState(state, why));
 
-/** Shift-Enter runs the block of the slide that is shown. */
+/** Shift-Enter runs the block of the slide that is shown, and leaves its editor; Enter goes back to it. */
 function onKey(/** @type {KeyboardEvent} */ event) {
-  if (event.key !== "Enter" || !event.shiftKey || event.defaultPrevented) return;
+  if (event.key !== "Enter" || event.defaultPrevented) return;
   const slide = window.Reveal.getCurrentSlide();
   const block = blocks.find(({ figure }) => slide?.contains(figure));
-  if (!block) return;
+  if (!block || (!event.shiftKey && (!block.editor || document.activeElement !== document.body))) return;
   event.preventDefault();
-  void run(block);
+  if (event.shiftKey) void run(block);
+  else block.editor?.focus();
 }
 
 if ((await kernel.access()) !== "closed") {
