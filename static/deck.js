@@ -3,6 +3,7 @@ import "./guard.js";
 import Reveal from "./lib/reveal/reveal.js";
 import Notes from "./lib/reveal/plugin/notes.js";
 import Zoom from "./lib/reveal/plugin/zoom.js";
+import { misfit, settled } from "./fit.js";
 import Search from "./search.js";
 import { startTheme, toggleTheme } from "./theme.js";
 
@@ -49,6 +50,7 @@ const diagrams = [...document.querySelectorAll(".mermaid")];
 if (diagrams.length) import("./diagrams.js").then(({ drawDiagrams }) => drawDiagrams(diagrams));
 if ("watch" in document.body.dataset) {
   import("./reload.js");
+  if (!printing) for (const event of ["ready", "slidechanged"]) Reveal.addEventListener(event, refuseMisfit);
   const isLecturers = !printing && !new URLSearchParams(location.search).has("receiver");
   if (isLecturers && document.querySelector(".runnable")) import("./lib/live.js");
 }
@@ -95,6 +97,23 @@ function labelNotes() {
     const title = slide?.querySelector("h1, h2")?.textContent;
     notes.setAttribute("data-slide", `${slide?.querySelector(".number")?.textContent} · ${title}`);
   }
+}
+
+/** Shows an error in place of a slide that has no room for its content, when it is shown first. */
+async function refuseMisfit() {
+  const slide = Reveal.getCurrentSlide();
+  await settled(slide);
+  if (slide !== Reveal.getCurrentSlide() || Reveal.isOverview() || slide.matches(".measured, .error")) return;
+  if (slide.querySelector(".output:not([hidden])")) return; // a run's result takes room from the code that made it
+  slide.classList.add("measured");
+  const says = misfit(slide);
+  if (!says) return;
+  slide.classList.remove("content", "title");
+  slide.classList.add("error");
+  const lines = [["h2", "This slide has an error"], ["p", slide.dataset.source], ["pre", `The slide has no room: ${says}`]];
+  const notes = slide.querySelector(".notes");
+  slide.replaceChildren(...lines.map(([name, text]) => Object.assign(document.createElement(name), { textContent: text })));
+  if (notes) slide.append(notes);
 }
 
 /** Puts the focus of each code block on the lines of its latest visible step. */

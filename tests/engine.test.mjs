@@ -578,7 +578,7 @@ describe("a slide", () => {
 
   test("its footer, and the title slide", () => {
     const { html } = render(`${start}By me\n`);
-    assert.match(html, /^<section class="title" id="tiny-networks" data-family="Tiny">\n<header class="kicker"><span class="architecture">Deep Learning Architectures<\/span><span class="date">21 November 2026<\/span><\/header>\n<h1>Tiny networks<\/h1>\n<div class="body flow"><p>By me/);
+    assert.match(html, /^<section class="title" id="tiny-networks" data-family="Tiny" data-source="slides\/tiny.md:7">\n<header class="kicker"><span class="architecture">Deep Learning Architectures<\/span><span class="date">21 November 2026<\/span><\/header>\n<h1>Tiny networks<\/h1>\n<div class="body flow"><p>By me/);
     assert.match(html, /<footer class="made-by"><span class="course">Deep Learning Architectures · Tiny<\/span><\/footer>/);
   });
 
@@ -598,7 +598,7 @@ describe("a slide", () => {
   });
 
   test("comments give attributes, or disappear", () => {
-    assert.match(good('<!-- .slide: class="dark" data-state="x&y" -->\n\n## T'), /<section class="content dark" data-state="x&amp;y" id="t" data-family="Tiny">/);
+    assert.match(good('<!-- .slide: class="dark" data-state="x&y" -->\n\n## T'), /<section class="content dark" data-state="x&amp;y" id="t" data-family="Tiny"/);
     assert.match(good('- a\n- **b** c <!-- .element: class="fragment" -->'), /<li class="fragment"><strong>b<\/strong> c/);
     assert.match(good('Text **b**<!-- .element: class="fragment" --> more'), /<p>Text <strong class="fragment">b<\/strong> more/);
     assert.match(good('Text\n\n<!-- .element: class="fragment" data-fragment-index="2" -->'), /<p class="fragment" data-fragment-index="2">/);
@@ -737,7 +737,7 @@ describe("a deck", () => {
 
   test("an error leaves the other slides, and its own address, as they were", () => {
     const { html } = render(`${start}<!--s-->\n\n## Bad\n\n[x](../code/none.py#<b>)\n\n<!--s-->\n\n## Good`);
-    assert.match(html, /<section id="bad" class="error"><h2>This slide has an error<\/h2>.*&lt;b&gt;.*<section class="content" id="good" data-family="Tiny">/s);
+    assert.match(html, /<section id="bad" class="error"><h2>This slide has an error<\/h2>.*&lt;b&gt;.*<section class="content" id="good" data-family="Tiny"/s);
   });
 
   test("its front matter", () => {

@@ -145,7 +145,62 @@ flowchart LR
 
 BROKEN = DECK.replace("#residual", "#residuals")
 
-TEXTS = {"sample": DECK, "diagram": DIAGRAM, "broken": BROKEN, "watched": DECK}
+# What has no room on its slide, and what has.
+UNFIT = {
+    "a formula in lines": "Here " + "$" + "a + " * 60 + "b$",
+    "bullets": "\n".join(f"- point {n}" for n in range(20)),
+    "a table": "|" + " column |" * 14 + "\n" + "|---" * 14 + "|",
+    "a formula": "$$" + "a + " * 60 + "b$$",
+    "a column": "![A circle](../static/img/sample.svg)\n\n"
+                "| one | two |\n|---|---|\n| " + "W" * 40 + " | b |",
+    "prose beside": "![A circle](../static/img/sample.svg)\n\n" + "Many words. " * 90,
+    "late bullets": "\n".join(
+        f'- point {n} <!-- .element: class="fragment" -->' for n in range(20)),
+    "a box": '<div style="height: 900px">\n\na\n\n</div>',
+    "cut": '<div style="height: 60px; overflow: hidden">\n\na\n\nb\n\nc\n\n</div>',
+}
+FIT = {
+    "a formula in lines": "Here " + "$" + "a + " * 60 + "b$",
+    "few bullets": "\n".join(f"- point {n}" for n in range(8)),
+    "a small formula": "$$\\sum_{i=1}^n \\frac{x_i}{\\sqrt{d}}$$\n\nand $\\hat y$",
+    "a long word": "W" * 120,
+    "an address": f"<https://example.org/{'path/' * 50}>",
+    "long notes": "a\n\nNote:\n\n" + "\n\n".join(f"Say {n}." for n in range(60)),
+}
+ROOM = DECK.partition("<!--s-->")[0] + "".join(
+    f"<!--s-->\n\n## {title}\n\n{text}\n\n" for title, text in (UNFIT | FIT).items())
+
+TEXTS = {"room": ROOM, "sample": DECK, "diagram": DIAGRAM, "broken": BROKEN, "watched": DECK}
+
+
+MISFITS = """async () => {
+  const { misfit } = await import(new URL("static/fit.js", location.href).href);
+  await document.fonts.ready;
+  return [...document.querySelectorAll(".pdf-page section")]
+    .filter(misfit).map((slide) => slide.querySelector("h1, h2").textContent);
+}"""
+
+
+def test_what_has_no_room_on_its_slide_is_found(open_deck):
+    page = open_deck("room.md?print-pdf")
+    page.wait_for_selector(".pdf-page")
+    assert page.evaluate(MISFITS) == list(UNFIT)
+
+
+@pytest.mark.parametrize("width, height", [(1280, 720), (900, 900)])
+def test_a_slide_without_room_is_an_error_slide(open_deck, width, height):
+    page = open_deck("room.md")
+    page.set_viewport_size({"width": width, "height": height})
+    page.evaluate("location.hash = '#/bullets'")
+    slide = page.locator("section.present")
+    slide.get_by_text("This slide has an error").wait_for()
+    line = ROOM[:ROOM.index("## bullets")].count("\n") + 1
+    text = slide.inner_text()
+    assert f"slides/room.md:{line}" in text
+    assert re.search(r"no room: “.*point 19” ends 3\d\d px too low", text), text
+    page.evaluate("location.hash = '#/few-bullets'")
+    page.locator("section.present.measured").wait_for()
+    assert "point 7" in page.locator("section.present").inner_text()
 
 
 @pytest.fixture(scope="session")

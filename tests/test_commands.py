@@ -632,6 +632,49 @@ def test_build_with_a_mistake_names_it_and_keeps_the_earlier_site(ready, mistake
     assert sorted(path.name for path in ready.path.glob("_site*")) == ["_site"]
 
 
+def test_build_refuses_a_slide_that_has_no_room(ready):
+    for deck in (ready.path / "slides").glob("*.md"):
+        deck.unlink()
+    bullets = "".join(f"- point {number}\n" for number in range(30))
+    ready.write("slides/long.md", f"{DECK}\n<!--s-->\n\n## Long\n\n{bullets}")
+    line = DECK.count("\n") + 4
+    done = ready.run("build", **with_browser(ready))
+    assert done.returncode == 1
+    said = done.stderr.splitlines()
+    assert len(said) == 2 and said[0].startswith(f"slides/long.md:{line}: "), said
+    assert re.search(r"The slide has no room: “.*point 29” ends \d+ px too low", said[0])
+    assert not (ready.path / "_site").exists()
+    done = ready.run("build")
+    assert done.returncode == 0
+    assert "No browser was found" in done.stderr
+
+
+def with_browser(checkout):
+    """The settings that let a command find the Chromium of the tests."""
+    chromium = (os.environ.get("CHROMIUM") or shutil.which("chromium")
+                or shutil.which("google-chrome"))
+    assert chromium, "there is no Chromium"
+    return {"CHROME_PATH": chromium,
+            "PATH": f"{checkout.fakes}/bin:{os.environ['PATH']}"}
+
+
+def test_build_refuses_a_slide_that_has_no_room(ready):
+    for deck in (ready.path / "slides").glob("*.md"):
+        deck.unlink()
+    bullets = "".join(f"- point {number}\n" for number in range(30))
+    ready.write("slides/long.md", f"{DECK}\n<!--s-->\n\n## Long\n\n{bullets}")
+    line = DECK.count("\n") + 4
+    done = ready.run("build", **with_browser(ready))
+    assert done.returncode == 1
+    said = done.stderr.splitlines()
+    assert len(said) == 2 and said[0].startswith(f"slides/long.md:{line}: "), said
+    assert re.search(r"The slide has no room: “.*point 29” ends \d+ px too low", said[0])
+    assert not (ready.path / "_site").exists()
+    done = ready.run("build")
+    assert done.returncode == 0
+    assert "No browser was found" in done.stderr
+
+
 class Links(html.parser.HTMLParser):
     """Of a page: what its links lead to, by name, and its anchors."""
 
@@ -722,16 +765,12 @@ flowchart LR
 @pytest.fixture
 def handout(ready):
     """Makes the PDF of a small deck with the Chromium of the tests."""
-    chromium = (os.environ.get("CHROMIUM") or shutil.which("chromium")
-                or shutil.which("google-chrome"))
-    assert chromium, "no Chromium to print with"
     (ready.path / "slides/week 1").mkdir()
     ready.write(HANDOUT_DECK, HANDOUT)
 
     def handout(*arguments, **settings):
-        return ready.run("pdf", HANDOUT_DECK, *arguments, **{
-            "CHROME_PATH": chromium, "PATH": f"{ready.fakes}/bin:{os.environ['PATH']}",
-            **settings})
+        return ready.run("pdf", HANDOUT_DECK, *arguments,
+                         **{**with_browser(ready), **settings})
 
     return handout
 

@@ -1,16 +1,21 @@
 /** npm run build: the lectures as a static site in _site/, for any folder of any host. */
 import { cp, mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { root, runCommand, say, shown } from "./command.mjs";
+import { findBrowser } from "./browser.mjs";
+import { UserError, root, runCommand, say, shown } from "./command.mjs";
 import { deckNames, deckRenderer, describeDecks, forgottenDecks, refuseProblems } from "./decks.mjs";
 import { setUpNode } from "./setup.mjs";
+import { visitDecks } from "./visit.mjs";
 
 const linkDeck = (/** @type {string} */ name) => name.replace(/\.md$/, ".html");
 
 await runCommand(async () => {
   await setUpNode();
   for (const line of (await forgottenDecks(root)).values()) say(line);
-  await refuseProblems(root, await deckNames(root), "The site is not built: put that right first.");
+  const refusal = "The site is not built: put that right first.";
+  const names = await deckNames(root);
+  await refuseProblems(root, names, refusal);
+  await refuseMisfits(names, refusal);
   const site = await mkdtemp(path.join(root, "_site-"));
   try {
     await writeSite(site);
@@ -20,6 +25,25 @@ await runCommand(async () => {
   }
   say(`The site is in ${shown(path.join(root, "_site"))}/.`);
 });
+
+/**
+ * @param {string[]} names of decks
+ * @param {string} refusal
+ */
+async function refuseMisfits(names, refusal) {
+  const browser = anyBrowser();
+  if (!browser) return say("No browser was found, so whether each slide has room for its content was not checked.");
+  const faults = (await visitDecks(browser, names, async (_page, found) => found)).flat();
+  if (faults.length) throw new UserError([...faults, refusal].join("\n"));
+}
+
+function anyBrowser() {
+  try {
+    return findBrowser();
+  } catch {
+    return null;
+  }
+}
 
 /** @param {string} site an empty folder */
 async function writeSite(site) {

@@ -4,19 +4,21 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import { findBrowser } from "./browser.mjs";
 import { UserError, here, root, runCommand, shown, writeWhole } from "./command.mjs";
-import { deckRenderer, existingDeck, inAddress, oneLine, refuseProblems } from "./decks.mjs";
+import { existingDeck, oneLine, refuseProblems } from "./decks.mjs";
 import { setUpNode } from "./setup.mjs";
+import { patience, visitDecks } from "./visit.mjs";
 
 const usage = "Usage: npm run pdf -- slides/DECK.md [--notes] [--out FILE]";
-const patience = 120_000; // milliseconds, for a slow machine
 
 await runCommand(async () => {
   const { deck, notes, out } = await commandLine();
   const browser = findBrowser();
   await setUpNode();
   await refuseProblems(root, [deck], "No PDF is written: put that right first.");
-  const query = `?print-pdf${notes ? "&showNotes=separate-page" : ""}`;
-  const pdf = await withServer((url) => print(browser, `${url}/${inAddress(deck)}${query}`));
+  const [pdf] = await visitDecks(browser, [deck], (page, faults) => {
+    if (faults.length) throw new UserError([...faults, "No PDF is written."].join("\n"));
+    return page.pdf({ preferCSSPageSize: true, printBackground: true, outline: true, timeout: patience });
+  }, notes ? "&showNotes=separate-page" : "");
   try {
     await mkdir(path.dirname(out), { recursive: true });
     await writeWhole(out, pdf);
@@ -45,72 +47,4 @@ function parsed() {
   } catch (error) {
     throw new UserError(`${oneLine(error).split(/\.\s/)[0]}. ${usage}`, 2);
   }
-}
-
-/**
- * @template T
- * @param {(url: string) => Promise<T>} work
- */
-async function withServer(work) {
-  const { serve } = await import("./serve.mjs");
-  const renderDeck = await deckRenderer(root);
-  // Without the server's own options: on paper nothing is watched, and no link opens a page of ours.
-  const server = await serve({ root, port: 0, renderDeck: (name) => renderDeck(name) });
-  try {
-    return await work(server.url);
-  } finally {
-    await server.close();
-  }
-}
-
-/**
- * @param {string} program
- * @param {string} url
- * @returns {Promise<Uint8Array>} the PDF
- */
-async function print(program, url) {
-  const { default: puppeteer } = await import("puppeteer");
-  // Chrome's sandbox refuses to work for root, who is the only user of many a container.
-  const args = process.getuid?.() === 0 ? ["--no-sandbox"] : [];
-  const browser = await puppeteer.launch({ executablePath: program, args }).catch((error) => {
-    throw new UserError(`${program} cannot be started: ${oneLine(error)}`);
-  });
-  try {
-    const page = await browser.newPage();
-    await page.goto(url, { timeout: patience });
-    const faults = await page.evaluate(prepare, patience);
-    if (faults.length) throw new UserError([...faults, "No PDF is written."].join("\n"));
-    return await page.pdf({ preferCSSPageSize: true, printBackground: true, outline: true, timeout: patience });
-  } catch (error) {
-    throw error instanceof UserError ? error : new UserError(`The slides cannot be printed: ${oneLine(error)}`);
-  } finally {
-    await browser.close();
-  }
-}
-
-/**
- * In the browser: waits for all that is drawn or loaded late, and leaves no link that leads to our server.
- * @param {number} patience
- * @returns {Promise<string[]>} what could not be shown
- */
-async function prepare(patience) {
-  const end = Date.now() + patience;
-  const all = (/** @type {string} */ selector) => [...document.querySelectorAll(selector)];
-  while (!all(".pdf-page").length || !all(".mermaid").every((diagram) => diagram.querySelector("svg, .failure"))) {
-    if (Date.now() > end) return [`The slides were not laid out within ${patience / 1000} s.`];
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  await document.fonts.ready;
-  const faults = all(".failure").map(({ textContent }) => `A diagram cannot be drawn: ${textContent?.split("\n")[0]}`);
-  for (const image of document.images) {
-    if (!image.checkVisibility()) continue;
-    image.loading = "eager";
-    await image.decode().catch(() => faults.push(`A figure cannot be shown: ${image.getAttribute("src")}`));
-  }
-  for (const link of document.links) {
-    if (link.host !== location.host) continue;
-    if (link.pathname === location.pathname && link.hash) link.setAttribute("href", link.hash.replace(/^#\//, "#"));
-    else link.removeAttribute("href");
-  }
-  return faults;
 }

@@ -30,7 +30,7 @@ import { cellThatSaves, freshNotebook, sourceAddress } from "./source.mjs";
  */
 
 const course = "Deep Learning Architectures";
-const citationsPerPage = 11;
+const citationsPerPage = 10;
 
 /**
  * @param {string} text
@@ -160,6 +160,7 @@ class DeckRenderer {
       ...withClass(isTitle ? "title" : "content", slide.attributes),
       id: slide.id || undefined,
       "data-family": this.meta.family || undefined,
+      "data-source": `${this.path}:${slide.line}`,
     };
     return [
       `<section${attributesHtml(attributes)}>`,
