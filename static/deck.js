@@ -110,7 +110,7 @@ async function refuseMisfit() {
   if (!says) return;
   slide.classList.remove("content", "title");
   slide.classList.add("error");
-  const lines = [["h2", "This slide has an error"], ["p", slide.dataset.source], ["pre", `The slide has no room: ${says}`]];
+  const lines = [["h2", "This slide has an error"], ["p", slide.dataset.at], ["pre", `The slide has no room: ${says}`]];
   const notes = slide.querySelector(".notes");
   slide.replaceChildren(...lines.map(([name, text]) => Object.assign(document.createElement(name), { textContent: text })));
   if (notes) slide.append(notes);

@@ -495,8 +495,8 @@ describe("citations and links", () => {
     const citations = Array.from({ length: 23 }, (_, i) => `[N, ${1900 + i}](https://example.org/${i} "N. *T${i}*. ${1900 + i}.")`);
     const html = good(`${citations.join("\n")}\n\n<!--s-->\n\n## References\n\n<!-- references -->`);
     const pages = html.match(/<ol class="references".*?<\/ol>/g) ?? [];
-    assert.deepEqual(pages.map((page) => page.match(/<li>/g)?.length), [11, 11, 1]);
-    assert.deepEqual(pages.map((page) => /start="(\d+)"/.exec(page)?.[1]), ["1", "12", "23"]);
+    assert.deepEqual(pages.map((page) => page.match(/<li>/g)?.length), [10, 10, 3]);
+    assert.deepEqual(pages.map((page) => /start="(\d+)"/.exec(page)?.[1]), ["1", "11", "21"]);
     assert.equal(html.match(/ id="references"/g)?.length, 1);
   });
 
@@ -578,7 +578,7 @@ describe("a slide", () => {
 
   test("its footer, and the title slide", () => {
     const { html } = render(`${start}By me\n`);
-    assert.match(html, /^<section class="title" id="tiny-networks" data-family="Tiny" data-source="slides\/tiny.md:7">\n<header class="kicker"><span class="architecture">Deep Learning Architectures<\/span><span class="date">21 November 2026<\/span><\/header>\n<h1>Tiny networks<\/h1>\n<div class="body flow"><p>By me/);
+    assert.match(html, /^<section class="title" id="tiny-networks" data-family="Tiny" data-at="slides\/tiny.md:7">\n<header class="kicker"><span class="architecture">Deep Learning Architectures<\/span><span class="date">21 November 2026<\/span><\/header>\n<h1>Tiny networks<\/h1>\n<div class="body flow"><p>By me/);
     assert.match(html, /<footer class="made-by"><span class="course">Deep Learning Architectures · Tiny<\/span><\/footer>/);
   });
 
@@ -776,7 +776,7 @@ describe("a deck", () => {
   test("a note that a reader would see", () => {
     for (const text of ["Text\nNote: x", "- a\nNote: x", "> a\nNote: x", "|a|b|\n|-|-|\n|1|2|\nNote: x", "<div>\nNote: x\n</div>"])
       assert.match(render(start + text).problems[0].message, /"Note:" needs an empty line/, text);
-    for (const text of ["<!--\nTODO\nNote: x\n-->", "Text <!-- a\nNote: b --> c", "```\nNote: x\n```", "> ```\nNote: x", "a\n\nNote : x", "a\n\nNote\uFF1Ax"])
+    for (const text of ["<!--\nTODO\nNote: x\n-->", "Text <!-- a\nNote: b --> c", "```\nNote: x\n```", "a\n\nNote : x", "a\n\nNote\uFF1Ax"])
       assert.deepEqual(render(start + text).problems, [], text);
     assert.match(render(`${start}a\n\nNote : bonjour`).html, /<aside class="notes"><p>bonjour<\/p>/);
   });
@@ -812,6 +812,44 @@ describe("a deck", () => {
     const few = milliseconds(60);
     assert.ok(few <= 100, `60 slides took ${few} ms`);
     assert.ok(many <= 20 * few + 50, `600 slides took ${many} ms, 60 took ${few} ms`);
+  });
+});
+
+describe("what looks like Markdown", () => {
+  const below = (/** @type {string} */ text) => `${start}<!--s-->\n\n## T\n\n${text}\n`;
+  for (const text of [
+    "![a](../static/img/my figure.svg)", "see [a](../code/my file.py)", "[a] (https://example.org)", "(a)[https://example.org]", "[a][b]", "[[Attention]]",
+    "a claim [^1]", "[^1]: more", "##\u00A0A", "###A", "\uFF03 A", "\\(x\\)", "so \\[a = b\\] holds", "a $x_1 that", "$$\nx", "a $$x$$$$",
+    "| a | b |\n| 1 | 2 |", "a\n| a | b |", "| `x | y` | 2 |\n|---|---|\n| 1 | 2 |", "| a | b |\n|---|---|\n| `x | y` | 2 |", "- [ ] do", "- [x] done", "• one\n• two", "-one\n-two",
+    "```python\nx = 1", "~~~\nx", "- a\n\n  ```\n  x", "A title\n---", "A title\n===", "a\n\n---\n\nb", "::: warning\na\n:::", "==a mark==", "** bold **", "so **bold", "a &nbsp b", "x &rarr y",
+    "<!-- slide: class=x -->", "<!-- .slides: class=x -->", "<!-- .slide class=x -->", "<!-- .Slide: class=x -->", "a <!-- element: class=x -->", "<!--S-->", "Notes - say this", "Speaker notes – say this",
+  ]) test(`and is none is an error of its line: ${JSON.stringify(text)}`, () => {
+    const { problems } = render(below(text));
+    const first = below("").split("\n").length - 1;
+    assert.equal(problems.length > 0, true);
+    assert.ok(problems[0].line >= first && problems[0].line < first + text.split("\n").length, JSON.stringify(problems));
+  });
+
+  for (const text of [
+    "It costs $5 and $10, or 3 $ or 4 $.", "C# and F#, #hashtag, #1", "An array `a[i][j]`, `[^1]`, `$x`, `\\(x\\)` and `| a |`", "He said [sic] and [1, 2] [3]", "a_b_c and snake_case_name",
+    "2 ** 3 == 8, a == b == c", "\\*not bold\\*, \\[no link\\](x), \\# no heading, \\$5", "R&D, AT&T, Q&A and &amp;", "$HOME_DIR is set", "a | b, P(x | y)", "`f[x](y)` is no link",
+    "| a | b |\n|---|---|\n| 1 |\n| `x \\| y` | 2 |", "```\n| a |\n$$ [^1] ##A\n---\n```", "~~~ python\nx = 1\n~~~", "- a\n\n  ```python\n  x = 1\n  ```", "a\n\n***\n\nb", "-5 and -3\n\n- a", "$x$, $a_{1}$ and $$y = x$$",
+    "<!-- slides were checked -->", "<!-- TODO: element by element -->", "Notes are good", "1. a\n2. b", "a\n\nNote:\n\n- [ ] say ==this== [^1]", "a -- b --- c", "**bold** and *it*, __both__, ***all***",
+  ]) test(`and is fine is none: ${JSON.stringify(text)}`, () => assert.deepEqual(render(below(text)).problems, []));
+
+  test("a fence of Python is highlighted, however it is spelt, and steps through its lines", () => {
+    for (const info of ["python", "Python", "python3", "py", "PY3", "ipython", "{.python}", "{python}", "pycon"])
+      assert.match(render(below(`\`\`\`${info}\nx = 1  # y\n\`\`\``)).html, /tok-comment/, info);
+    for (const info of ["python {1|2-3}", "python{1|2-3}", "python [1|2-3]", "py {1 | 2, 3}", "{1|2-3}"])
+      assert.match(render(below(`\`\`\`${info}\nx = 1\ny = 2\nz = 3\n\`\`\``)).html, /data-lines="1".*data-lines="2-3"/s, info);
+    assert.match(render(below("```text {2}\na\nb\n```")).html, /<span class="line focus" data-line="2">b<\/span>/);
+  });
+
+  for (const [info, message] of [
+    ["pyhton", /do you mean python\?/], ["mermiad", /do you mean mermaid\?/], ["python {4}", /there are no lines 4/], ["python linenums=1", /"linenums=1" behind ``` is not understood/],
+  ]) test(`a fence is not understood: ${info}`, () => {
+    const { problems } = render(below(`\`\`\`${info}\nx = 1\n\`\`\``));
+    assert.match(problems[0].message, /** @type {RegExp} */ (message));
   });
 });
 

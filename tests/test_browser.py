@@ -147,7 +147,6 @@ BROKEN = DECK.replace("#residual", "#residuals")
 
 # What has no room on its slide, and what has.
 UNFIT = {
-    "a formula in lines": "Here " + "$" + "a + " * 60 + "b$",
     "bullets": "\n".join(f"- point {n}" for n in range(20)),
     "a table": "|" + " column |" * 14 + "\n" + "|---" * 14 + "|",
     "a formula": "$$" + "a + " * 60 + "b$$",

@@ -65,18 +65,16 @@ export function moduleCode(module, reference, attributes, ids, caption = escape,
   const from = module.lines.slice(0, firstLine - 1).reduce((offset, line) => offset + line.length + 1, 0);
   const to = from + module.lines.slice(firstLine - 1, lastLine).join("\n").length;
   const html = highlightLines(module.source, module.treeAt(from), from, to);
-  const focus = lines.length === 1 ? lines[0] : [];
-  const steps = lines.length > 1 ? lines : [];
   return figure({
     lines: html.map((text, i) => ({
-      text, number: firstLine + i, id: ids?.[i], focus: focus.includes(firstLine + i),
+      text, number: firstLine + i, id: ids?.[i], focus: isFocus(lines, firstLine + i),
     })),
     code,
     attributes: { ...attributes, "data-module": module.name, "data-symbol": symbol ?? "", "data-source": file ?? "" },
     label: `${file}, lines ${firstLine} to ${lastLine}`,
     caption: (run ? `<div class="runnable">${recorded}</div>` : "")
       + `<span class="source">${caption(`${file}:${firstLine}–${lastLine}`)}</span>`,
-    steps: steps.map((step) => `<span class="fragment step" data-lines="${ranges(step)}"></span>`).join(""),
+    steps: stepsHtml(lines),
   });
 }
 
@@ -85,14 +83,26 @@ export function moduleCode(module, reference, attributes, ids, caption = escape,
  * @param {string} code
  * @param {string} language
  * @param {Attributes} attributes
+ * @param {number[][]} steps the lines in focus
  */
-export function plainCode(code, language, attributes) {
-  const html = /^(py|python)$/.test(language)
+export function plainCode(code, language, attributes, steps) {
+  const html = language === "python"
     ? highlightLines(code, python.parse(code), 0, code.length)
     : escape(code).split("\n");
-  const lines = html.map((text) => ({ text }));
-  return figure({ lines, code, attributes, label: "code", caption: "", steps: "" });
+  const lines = html.map((text, i) => steps.length ? { text, number: i + 1, focus: isFocus(steps, i + 1) } : { text });
+  return figure({ lines, code, attributes, label: "code", caption: "", steps: stepsHtml(steps) });
 }
+
+/**
+ * @param {number[][]} steps
+ * @param {number} line
+ * @returns {boolean} whether it is in focus from the start, because there is but one step
+ */
+const isFocus = (steps, line) => steps.length === 1 && steps[0].includes(line);
+
+/** @param {number[][]} steps */
+const stepsHtml = (steps) => steps.length < 2 ? ""
+  : steps.map((step) => `<span class="fragment step" data-lines="${ranges(step)}"></span>`).join("");
 
 /**
  * @param {object} options

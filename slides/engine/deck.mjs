@@ -4,6 +4,7 @@ import math from "@vscode/markdown-it-katex";
 import { parseYamlFrontMatter } from "reveal-md/lib/util.js";
 import { frontMatterForm, splitFrontMatter } from "./front-matter.mjs";
 import { HtmlReader, readAttributes } from "./html.mjs";
+import { lostCells, mistakeOf, mistakesIn, misspeltComment, noFootnotes } from "./unrecognised.mjs";
 
 /**
  * @typedef {import("markdown-it").Token} Token
@@ -65,7 +66,9 @@ const notesMark = /^notes?[ \u00A0\u202F]?[:\uFF1A]\s*/i;
 export function readDeck(text) {
   const { meta, body, firstLine, problems, isRecognised } = readFrontMatter(text);
   const source = { lines: body.split("\n"), firstLine };
-  const stacks = split(markdown.parse(body, {}), firstLine).map((stack) =>
+  /** @type {{references?: Record<string, unknown>}} */
+  const definitions = {};
+  const stacks = split(markdown.parse(body, definitions), firstLine).map((stack) =>
     stack.map(({ tokens, line }) => new SlideReader(source, line).read(tokens)));
   const [first, ...others] = stacks.flat();
   if (!isRecognised) first.problems = []; // whatever else is wrong with it comes of that
@@ -75,6 +78,10 @@ export function readDeck(text) {
   for (const { title, line, problems: own } of others)
     if (title[0]?.tag === "h1")
       own.push({ line, message: 'only the first slide has a "# Title": begin this one with "## Title"' });
+  if (Object.keys(definitions.references ?? {}).some((name) => name.startsWith("^"))) {
+    const line = firstLine + source.lines.findIndex((text) => /^ {0,3}\[\^/.test(text));
+    [first, ...others].findLast((slide) => slide.line <= line)?.problems.push({ line, message: noFootnotes });
+  }
   giveIds([first, ...others]);
   return { meta, stacks };
 }
@@ -196,7 +203,11 @@ class SlideReader {
 
   /** @param {Token[]} tokens of one block */
   readTokens(tokens) {
+    const source = (/** @type {number} */ line) => this.source.lines[line] ?? "";
+    for (const { line, message } of lostCells(tokens, source)) this.problem(this.source.firstLine + line, message);
     for (const token of tokens) {
+      const mistake = mistakeOf(token, source);
+      if (mistake) this.problem(this.lineOf(token), mistake);
       if (token.type === "html_block") this.readHtml(token, this.lineOf(token), () => this.elementBefore());
       if (token.type === "inline") this.readInline(token);
       if (/^(fence|code_block|math_block)$/.test(token.type)) token.meta = { line: this.lineOf(token) };
@@ -216,6 +227,8 @@ class SlideReader {
       const [, directive, rest] = /^\.(slide|element):([^]*)$/.exec(comment) ?? [];
       if (/^[sv]$/.test(comment))
         this.problem(line, `<!--${comment}--> must stand alone on its line, with an empty line before it`);
+      const misspelt = misspeltComment(comment);
+      if (misspelt) this.problem(line, `<!--${comment.split("\n")[0]}-->: ${misspelt}`);
       if (comment === "references") token.type = "references";
       if (!directive) return;
       const attributes = readAttributes(rest);
@@ -242,8 +255,10 @@ class SlideReader {
     if (!this.inNotes && this.open.length === 1 && this.open[0].type === "paragraph_open" && isMedia(children))
       for (const link of links) link.block = true;
     this.slide.links.push(...links);
+    if (!this.inNotes)
+      for (const { at, message } of mistakesIn(token)) this.problem(this.lineIn(token, at), message);
     children.forEach((child, i) => {
-      const line = this.lineIn(token, child);
+      const line = this.lineIn(token, child.meta?.start ?? 0);
       if (child.type.startsWith("math")) child.meta.line = line;
       if (child.type === "html_inline") this.readHtml(child, line, () => this.elementInline(children, i));
     });
@@ -251,10 +266,10 @@ class SlideReader {
 
   /**
    * @param {Token} inline
-   * @param {Token} child
+   * @param {number} at a place in its content
    */
-  lineIn(inline, child) {
-    return this.lineOf(inline) + inline.content.slice(0, child.meta?.start ?? 0).split("\n").length - 1;
+  lineIn(inline, at) {
+    return this.lineOf(inline) + inline.content.slice(0, at).split("\n").length - 1;
   }
 
   /**
@@ -272,7 +287,7 @@ class SlideReader {
     /** @type {Link} */
     const link = {
       kind: isImage ? "figure" : kindOf(href, text),
-      line: this.lineIn(inline, child),
+      line: this.lineIn(inline, child.meta?.start ?? 0),
       text, href,
       title: child.attrGet("title") ?? "",
       block: false,
@@ -309,7 +324,7 @@ class SlideReader {
       if (!slide.blocks.length && !slide.title.length) slide.title = tokens;
       else this.problem(this.lineOf(first), "a second heading of a slide: begin a new slide with <!--s-->, or use ###");
     } else if (first.type === "fence" || first.type === "code_block") {
-      const kind = /^mermaid\b/.test(first.info) ? "mermaid" : "fence";
+      const kind = /^\s*\{?\.?mermaid\b/i.test(first.info) ? "mermaid" : "fence";
       slide.blocks.push({ kind, tokens, attributes: {} });
     } else if (first.type === "paragraph_open" && isMedia(inline.children ?? [])) {
       for (const child of inline.children ?? [])

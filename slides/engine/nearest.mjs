@@ -15,7 +15,7 @@ export function nearest(name, known) {
  * @param {string} b
  * @returns {number} how many characters to insert, delete or replace
  */
-function distance(a, b) {
+export function distance(a, b) {
   let row = Array.from({ length: b.length + 1 }, (_, i) => i);
   for (let i = 1; i <= a.length; i++) {
     const next = [i];

@@ -7,8 +7,9 @@ import { encodeLink, markdown, readDeck } from "./deck.mjs";
 import { inAddress } from "./decks.mjs";
 import { attributesHtml, escape, withClass } from "./html.mjs";
 import { readModule } from "./module.mjs";
+import { distance } from "./nearest.mjs";
 import { recordedOutput } from "./recorded.mjs";
-import { Resolver, darkVariant } from "./resolve.mjs";
+import { Resolver, darkVariant, readLines } from "./resolve.mjs";
 import { cellThatSaves, freshNotebook, sourceAddress } from "./source.mjs";
 
 /**
@@ -160,7 +161,7 @@ class DeckRenderer {
       ...withClass(isTitle ? "title" : "content", slide.attributes),
       id: slide.id || undefined,
       "data-family": this.meta.family || undefined,
-      "data-source": `${this.path}:${slide.line}`,
+      "data-at": `${this.path}:${slide.line}`,
     };
     return [
       `<section${attributesHtml(attributes)}>`,
@@ -349,10 +350,36 @@ function math(tokens, i, _options, { slide }) {
  */
 function fence(token, slide, attributes) {
   const code = token.content.replace(/\n$/, "").replaceAll("\t", "    ");
+  const report = (/** @type {string} */ message) => slide.problems.push({ line: token.meta.line, message });
   const error = misfit(code.split("\n"), slide.layout);
-  if (error) slide.problems.push({ line: token.meta.line, message: `the code does not fit: shorten it (${error})` });
-  return plainCode(code, token.info.trim().split(/\s+/)[0], attributes);
+  if (error) report(`the code does not fit: shorten it (${error})`);
+  try {
+    const { language, steps } = readInfo(token.info, code.split("\n").length);
+    return plainCode(code, language, attributes, steps);
+  } catch (mistake) {
+    report(/** @type {Error} */ (mistake).message);
+    return "";
+  }
 }
+
+/**
+ * @param {string} info behind the ``` of a fence: python, {.python}, python {1-3,5|7}, python[1-3|5]
+ * @param {number} count of lines
+ * @returns {{language: string, steps: number[][]}} the lines in focus, step by step
+ */
+function readInfo(info, count) {
+  const [whole, name = "", lines] = /^(?:\{?\.?([a-z][^\s{}[\]]*)\}?)?\s*(?:[{[]([\d\s,|-]+)[}\]])?/i.exec(info.trim()) ?? [""];
+  const rest = info.trim().slice(whole.length).trim();
+  if (rest) throw new Error(`"${rest}" behind \`\`\` is not understood: write the language and, if you like, lines, as in python {1-3,5|7}`);
+  const language = name.toLowerCase();
+  const meant = ["python", "mermaid"].find((known) => language !== known && !pythons.test(language)
+    && language.length > 3 && distance(language, known) <= 2);
+  if (meant) throw new Error(`there is no language "${name}": do you mean ${meant}?`);
+  const steps = lines ? lines.replace(/\s/g, "").split("|").map((step) => readLines(step, 1, count)) : [];
+  return { language: pythons.test(language) ? "python" : language, steps };
+}
+
+const pythons = /^(i?python[23]?|py[23]?|pycon|ipy)$/;
 
 /**
  * @param {string} diagram

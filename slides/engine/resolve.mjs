@@ -346,7 +346,7 @@ function readWords(title, firstLine, count) {
  * @param {number} count
  * @returns {number[]} lines of the file
  */
-function readLines(step, firstLine, count) {
+export function readLines(step, firstLine, count) {
   return step.split(",").flatMap((range) => {
     const [first, last = first] = range.split("-").map(Number);
     if (first < 1 || last < first || last > count)

@@ -52,7 +52,7 @@ export async function visitDecks(program, names, visit, query = "") {
 async function prepare(patience) {
   const end = Date.now() + patience;
   const all = (/** @type {string} */ selector) => /** @type {HTMLElement[]} */ ([...document.querySelectorAll(selector)]);
-  const sourceOf = (/** @type {Element} */ element) => element.closest("[data-source]")?.getAttribute("data-source");
+  const sourceOf = (/** @type {Element} */ element) => element.closest("[data-at]")?.getAttribute("data-at");
   while (!all(".pdf-page").length || !all(".mermaid").every((diagram) => diagram.querySelector("svg, .failure"))) {
     if (Date.now() > end) return [`The slides were not laid out within ${patience / 1000} s.`];
     await new Promise((resolve) => setTimeout(resolve, 50));
