@@ -53,6 +53,9 @@ export function mistakesIn(inline) {
     mistakes.push({ at, message: `${found[0].trim().split("\n")[0].replaceAll("\uFFFC", "…")}: ${message}` });
     break;
   }
+  for (const { type, content, meta } of children)
+    if (type === "math_inline" && /^\s|\s$/.test(content) && !isFormula(content))
+      mistakes.push({ at: meta.start, message: `$${content}$: it is taken for a formula: write \\$ for a dollar` });
   const plain = inline.content.replace(/(`+)[^]*?[^`]\1(?!`)/g, (code) => code.replace(/./g, " "));
   for (const { 0: whole, 1: first, 2: second = "", index } of plain.matchAll(escaped))
     if (isFormula(first ?? second) || /\d/.test(first ?? second))
