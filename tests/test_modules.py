@@ -183,7 +183,8 @@ def quick_run(name, project):
     """One run of a module with --quick: (process, OUT, files it wrote elsewhere)."""
     before = files(project)
     out = project.parent / f"{project.name}-{name}"
-    done = python(f"code/{name}.py", "--quick", "--out", out, cwd=project)
+    done = python(f"code/{name}.py", "--quick", "--out", out, cwd=project,
+                  PYTHONIOENCODING="ascii")  # whatever characters it prints
     return done, out, files(project).items() ^ before.items()
 
 

@@ -23,7 +23,7 @@ from nbgrader.preprocessors import (
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
-from lab import UserError  # noqa: E402
+from lab import UserError, terminal  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 LAB = Path(__file__).resolve().parent
@@ -170,6 +170,7 @@ def points(notebook):
 
 
 def main():
+    terminal.prepare()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="an exercise")
     for path in asked(parser.parse_args().names):

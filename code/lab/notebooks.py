@@ -20,7 +20,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
-from lab import UserError, results  # noqa: E402
+from lab import UserError, results, terminal  # noqa: E402
 from lab.cli import CODE, ROOT  # noqa: E402
 
 NOTEBOOKS = ROOT / "out" / "notebooks"
@@ -88,6 +88,7 @@ def make(module, arguments):
 
 
 def main():
+    terminal.prepare()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="a module")
     modules = asked(parser.parse_args().names)
