@@ -66,6 +66,8 @@ def arguments(weights=None, image=False, text=False, **datasets):
 
     if "WORLD_SIZE" in os.environ:
         args.device = _join(args.device)
+    if not notebook:  # no window is opened, and a user's settings change no figure
+        os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
     # glibc gives freed memory back, and each step then pays for page faults; after
     # one large block was freed it keeps what smaller ones leave
     torch.empty(2 ** 23 - 64)

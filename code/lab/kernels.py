@@ -70,6 +70,7 @@ class Server(ServerApp):
 if __name__ == "__main__":
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # idle threads would take the cores
     os.environ.pop("JUPYTER_TOKEN", None)
+    os.environ.pop("MPLBACKEND", None)  # a slide shows what is drawn on it
     token = sys.stdin.readline().strip()
     server = Server.instance(   # a token of the configuration is never logged
         config=Config({"IdentityProvider": {"token": token}}),

@@ -48,6 +48,7 @@ def is_fresh(path, made):
 def execute(notebook, name, record_timing=False):
     """The notebook with its outputs; UserError that names the cell that fails."""
     current = []
+    os.environ.pop("MPLBACKEND", None)  # a notebook shows what is drawn in it
     client = NotebookClient(
         notebook, kernel_name="python3", timeout=None, record_timing=record_timing,
         coalesce_streams=True, resources={"metadata": {"path": str(CODE)}},
