@@ -131,16 +131,19 @@ def make(path):
     if worked_on:
         raise UserError(f"{worked_on} was worked on since it was made: move it away, "
                         "then make the exercise again")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        new = Path(temporary) / "new"
-        copy_lab(path, new)
-        (new / path.name).write_text(as_script(notebook, path), "utf-8")
-        nbformat.write(notebook, new / f"{path.stem}.ipynb")
-        (new / STAMP).write_text(json.dumps(hashes(new)), "utf-8")
-        if folder.exists():
-            folder.rename(Path(temporary) / "old")
-        new.rename(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            new = Path(temporary) / "new"
+            copy_lab(path, new)
+            (new / path.name).write_text(as_script(notebook, path), "utf-8")
+            nbformat.write(notebook, new / f"{path.stem}.ipynb")
+            (new / STAMP).write_text(json.dumps(hashes(new)), "utf-8")
+            if folder.exists():
+                folder.rename(Path(temporary) / "old")
+            new.rename(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}")
     return folder
 
 
