@@ -186,6 +186,39 @@ def test_every_figure(draw):
         assert across < 1 or down < 1, f"{one!r} over {two!r}"
 
 
+@pytest.fixture
+def user_settings():
+    """Change Matplotlib's settings as a user may; they are ours again afterwards."""
+    from matplotlib import style
+
+    def set_up(settings):
+        look._apply.cache_clear()
+        style.use(settings)
+
+    yield set_up
+    look._apply.cache_clear()
+    look._apply()
+
+
+@pytest.mark.parametrize("settings", [
+    "classic", "dark_background", "ggplot", {"text.usetex": True}, {"font.size": 40},
+    {"savefig.dpi": 10, "savefig.bbox": "tight", "savefig.format": "pdf"},
+    {"figure.constrained_layout.use": True, "figure.dpi": 300, "path.sketch": (1, 9, 1)},
+], ids=str)
+def test_a_users_settings_change_no_figure(user_settings, settings):
+    def draw():
+        figure, axes = figures.panels(2, xlabel="epoch", ylabel="error", titles="ab")
+        for axis in axes:
+            axis.plot([3, 2, 4], label="$x^2$")
+            axis.scatter([0, 1], [1, 2])
+            figures.label_lines(axis)
+        return figures._render(figure, "svg", ""), figures._render(figure, "png", "")
+
+    expected = draw()
+    user_settings(settings)
+    assert draw() == expected
+
+
 def test_labels_stand_beside_the_ends_of_their_lines():
     figure = own_plot()
     figure.draw_without_rendering()

@@ -86,6 +86,7 @@ def project(tmp_path_factory):
                     ignore=shutil.ignore_patterns("__pycache__"))
     (root / "static").mkdir()
     (root / "static/fonts").symlink_to(ROOT / "static/fonts")
+    (root / "matplotlibrc").write_text("text.usetex: True\nno.such.key: 1\n")
     return root
 
 
@@ -180,10 +181,14 @@ def test_import_has_no_side_effects(name, tmp_path):
 
 @cache
 def quick_run(name, project):
-    """One run of a module with --quick: (process, OUT, files it wrote elsewhere)."""
+    """One run of a module with --quick: (process, OUT, files it wrote elsewhere).
+
+    On a terminal without our characters, with settings that end others' programs.
+    """
     before = files(project)
     out = project.parent / f"{project.name}-{name}"
-    done = python(f"code/{name}.py", "--quick", "--out", out, cwd=project)
+    done = python(f"code/{name}.py", "--quick", "--out", out, cwd=project,
+                  PYTHONIOENCODING="ascii", MPLBACKEND="nonsense")
     return done, out, files(project).items() ^ before.items()
 
 

@@ -1,6 +1,8 @@
 """Our models held against torchvision; LeNet and ResNet against their papers."""
 
+import hashlib
 import importlib
+import os
 import runpy
 import signal
 import sys
@@ -273,18 +275,28 @@ def cached(tmp_path):
     return file
 
 
+def name_by_hash(file, name, monkeypatch):
+    """Let a file pass for the published weights of a model; returns its new path."""
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    file = file.rename(file.with_name(f"{name}-{digest[:8]}.pth"))
+    monkeypatch.setattr(published(name).value, "url", f"https://localhost/{file.name}")
+    return file
+
+
 def published(name):
     return torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
 
 
 @pytest.mark.parametrize("module, name", PUBLISHED.items(), ids=PUBLISHED)
-def test_published_weights(module, name, classify, cached, picture, tmp_path, capsys):
+def test_published_weights(module, name, classify, cached, picture, tmp_path, capsys,
+                           monkeypatch):
     """With a file of weights in torch's cache: torchvision's own five classes."""
     options = ({"init_weights": False, "transform_input": True}
                if name in ("googlenet", "inception_v3") else {})
     reference = torchvision.models.get_model(name, **options)
     randomise(reference)
     torch.save(reference.state_dict(), cached(name))
+    name_by_hash(cached(name), name, monkeypatch)
     with torch.no_grad():
         batch = published(name).transforms()(Image.open(picture))[None]
         top = reference.eval()(batch)[0].topk(5).indices.tolist()
@@ -302,10 +314,33 @@ def test_weights_without_network(classify, cached):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"<html>"])
-def test_corrupt_weights(classify, cached, content):
+def test_corrupt_weights(classify, cached, content, monkeypatch):
+    """Also where their hash is right."""
     cached().write_bytes(content)
     message = classify()
-    assert f"{cached()} is corrupt" in message and "\n" not in message
+    assert f"{cached()} is corrupt (its SHA256" in message and "\n" not in message
+    file = name_by_hash(cached(), "resnet50", monkeypatch)
+    message = classify()
+    assert f"{file} is corrupt" in message and "\n" not in message
+
+
+class Attack:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_weights_execute_nothing(classify, cached, monkeypatch, tmp_path):
+    """Not even where their hash is right."""
+    torch.save({"conv1.weight": Attack(tmp_path / "attacked")}, cached())
+    file = name_by_hash(cached(), "resnet50", monkeypatch)
+    message = classify()
+    assert f"{file} is corrupt" in message and "\n" not in message
+    assert not (tmp_path / "attacked").exists()
 
 
 def test_a_wrong_download(classify, monkeypatch, cached):
@@ -321,4 +356,4 @@ def test_no_picture(classify, tmp_path):
     text = tmp_path / "text.png"
     text.write_text("not a picture")
     message = classify(image=text)
-    assert f"{text} is not a picture" in message and "\n" not in message
+    assert f"{text} is not an image" in message and "\n" not in message

@@ -24,6 +24,8 @@ from torch.autograd import gradcheck
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lab import terminal
+
 CELL = re.compile(r"^# %%(.*)$", re.M)
 NBGRADER = re.compile(r"nbgrader=(\{.*\})")
 PASSED = "application/vnd.lab.passed"
@@ -345,6 +347,7 @@ def begin(name):
     if name != "__main__" or "get_ipython" in vars(builtins) or begin.running:
         return
     begin.running = True
+    terminal.prepare()
     path = Path(sys.modules["__main__"].__file__)
     text = path.read_text("utf-8")
     starts = [match.start() for match in CELL.finditer(text)] + [len(text)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy
 import torch
 
-from lab import results
+from lab import results, terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ROOT / "code"
@@ -33,6 +33,7 @@ def arguments(weights=None, image=False, text=False, **datasets):
     another data set). In a notebook or on a slide the flags come from $LAB_ARGS.
     Bad arguments end the program with one line and status 2.
     """
+    terminal.prepare()
     notebook = in_notebook()
     script = None if notebook else Path(sys.modules["__main__"].__file__).resolve()
     parser = _parser(weights, image, text, datasets)
@@ -65,6 +66,8 @@ def arguments(weights=None, image=False, text=False, **datasets):
 
     if "WORLD_SIZE" in os.environ:
         args.device = _join(args.device)
+    if not notebook:  # no window is opened, and a user's settings change no figure
+        os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
     # glibc gives freed memory back, and each step then pays for page faults; after
     # one large block was freed it keeps what smaller ones leave
     torch.empty(2 ** 23 - 64)

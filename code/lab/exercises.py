@@ -24,7 +24,7 @@ from nbgrader.preprocessors import (
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
-from lab import UserError  # noqa: E402
+from lab import UserError, terminal  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 LAB = Path(__file__).resolve().parent
@@ -132,16 +132,19 @@ def make(path):
     if worked_on:
         raise UserError(f"{worked_on} was worked on since it was made: move it away, "
                         "then make the exercise again")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        new = Path(temporary) / "new"
-        copy_lab(path, new)
-        (new / path.name).write_text(as_script(notebook, path), "utf-8")
-        nbformat.write(notebook, new / f"{path.stem}.ipynb")
-        (new / STAMP).write_text(json.dumps(hashes(new)), "utf-8")
-        if folder.exists():
-            folder.rename(Path(temporary) / "old")
-        new.rename(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            new = Path(temporary) / "new"
+            copy_lab(path, new)
+            (new / path.name).write_text(as_script(notebook, path), "utf-8")
+            nbformat.write(notebook, new / f"{path.stem}.ipynb")
+            (new / STAMP).write_text(json.dumps(hashes(new)), "utf-8")
+            if folder.exists():
+                folder.rename(Path(temporary) / "old")
+            new.rename(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}")
     return folder
 
 
@@ -171,6 +174,7 @@ def points(notebook):
 
 
 def main():
+    terminal.prepare()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="an exercise")
     for path in asked(parser.parse_args().names):

@@ -1,5 +1,6 @@
 """Where the files of real data sets are: $LAB_DATA, --data-dir, or a download."""
 
+import errno
 import hashlib
 import os
 import socket
@@ -9,6 +10,10 @@ from functools import cache
 from pathlib import Path
 
 from lab import UserError, results
+
+# Of what a download can raise: the folder's fault, not the network's.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
+           errno.ENAMETOOLONG}
 
 
 def places(data_dir):
@@ -27,13 +32,13 @@ def has(place, files):
 
 
 def verify(file, digest, algorithm="md5"):
-    """Raise UserError unless a file's digest, hexadecimal, is this one."""
+    """Raise UserError unless a file's hexadecimal digest begins with this one."""
     try:
         with open(file, "rb") as content:
             found = hashlib.file_digest(content, algorithm).hexdigest()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}")
-    if found != digest:
+    if not found.startswith(digest):
         raise UserError(f"{file} is corrupt (its {algorithm.upper()} is not {digest}): "
                         "put the original in its place, or delete it to fetch it anew")
 
@@ -76,6 +81,8 @@ def fetch(download, name, data_dir, needed, archive=None):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(file, target)
     except Exception as error:  # what a network can raise is endless
+        if getattr(error, "errno", None) in NO_ROOM:
+            raise UserError(f"{name} cannot be written to {data_dir}: {error.strerror}")
         reason = (str(error).strip() or repr(error)).splitlines()[-1]
         looked = ", ".join(_described(place, needed) for place in places(data_dir))
         command = results.run.command if results.run else f"python {sys.argv[0]}"

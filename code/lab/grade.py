@@ -29,7 +29,8 @@ from nbgrader.utils import is_solution
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
-from lab import UserError, exercises, sandbox, submissions, verdicts  # noqa: E402
+from lab import (  # noqa: E402
+    UserError, exercises, sandbox, submissions, terminal, verdicts)
 from lab.exercises import LAB, ROOT  # noqa: E402
 from lab.feedback import PAGE, section  # noqa: E402
 from lab.verdicts import part  # noqa: E402
@@ -333,6 +334,7 @@ def grade_folder(folder, args):
 
 
 def main():
+    terminal.prepare()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--cell-seconds", type=float, default=60,

@@ -96,6 +96,7 @@ def folder_for_sockets():
 if __name__ == "__main__":
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # idle threads would take the cores
     os.environ.pop("JUPYTER_TOKEN", None)
+    os.environ.pop("MPLBACKEND", None)  # a slide shows what is drawn on it
     token = sys.stdin.readline().strip()
     where, config = {"ip": "127.0.0.1", "port": 0}, {}
     if os.name != "nt":

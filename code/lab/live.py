@@ -18,7 +18,7 @@ import jupytext
 from IPython import get_ipython
 from IPython.display import display
 
-from lab import cli, live_output, live_shapes, results, training
+from lab import UserError, cli, live_output, live_shapes, results, training
 
 ARGUMENTS = "arguments"   # the demo cell that begins a run
 AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -107,13 +107,14 @@ def save(name, symbol, text, copy):
     module = _module(name)
     module.refresh()
     path = cli.ROOT / "out" / "live" / f"{stem}.py"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with open(path, "x", encoding="utf-8") as file:
-            lines = module.with_edits({**module.edits, symbol: text})
-            file.write("\n".join(lines) + "\n")
-    except FileExistsError:
+    if path.exists():
         return _plain(f"out/live/{stem}.py is there already: give another name")
+    lines = module.with_edits({**module.edits, symbol: text})
+    try:
+        with results.atomic(path) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", "utf-8")
+    except UserError as error:
+        return _plain(str(error))
     return _plain(f"saved as out/live/{stem}.py")
 
 

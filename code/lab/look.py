@@ -179,8 +179,9 @@ def _rgb(text):
 
 @functools.cache
 def _apply():
-    from matplotlib import font_manager, rcParams
+    from matplotlib import font_manager, rcdefaults, rcParams
 
+    rcdefaults()  # whatever the user has configured
     for path in sorted(FONTS.glob("*.ttf")):
         font_manager.fontManager.addfont(path)
     ink, muted, lines = color("ink"), color("muted"), color("lines")

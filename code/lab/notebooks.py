@@ -20,7 +20,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
-from lab import UserError, results  # noqa: E402
+from lab import UserError, results, terminal  # noqa: E402
 from lab.cli import CODE, ROOT  # noqa: E402
 
 NOTEBOOKS = ROOT / "out" / "notebooks"
@@ -48,6 +48,7 @@ def is_fresh(path, made):
 def execute(notebook, name, record_timing=False):
     """The notebook with its outputs; UserError that names the cell that fails."""
     current = []
+    os.environ.pop("MPLBACKEND", None)  # a notebook shows what is drawn in it
     client = NotebookClient(
         notebook, kernel_name="python3", timeout=None, record_timing=record_timing,
         coalesce_streams=True, resources={"metadata": {"path": str(CODE)}},
@@ -88,6 +89,7 @@ def make(module, arguments):
 
 
 def main():
+    terminal.prepare()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="a module")
     modules = asked(parser.parse_args().names)

@@ -22,7 +22,7 @@ import torch
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
-from lab import UserError, results  # noqa: E402
+from lab import UserError, results, terminal  # noqa: E402
 from lab.cli import CODE, ROOT, STATIC  # noqa: E402
 from lab.notebooks import execute  # noqa: E402
 
@@ -97,6 +97,7 @@ def given(cell):
 
 
 def main():
+    terminal.prepare()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="a module")
     names, modules = parser.parse_args().names, snippets()

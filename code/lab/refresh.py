@@ -16,7 +16,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
-from lab import results  # noqa: E402
+from lab import results, terminal  # noqa: E402
 from lab.cli import CODE, ROOT, STATIC  # noqa: E402
 
 
@@ -70,6 +70,7 @@ def provenance(figure):
 
 
 def main():
+    terminal.prepare()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--check", action="store_true", help="only list them")
     check = parser.parse_args().check

@@ -118,7 +118,8 @@ def save(facts):
     entries[run.name] = measured
     with atomic(path) as temporary:
         temporary.write_text(
-            json.dumps(entries, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            json.dumps(entries, indent=2, ensure_ascii=False) + "\n", "utf-8",
+            errors="replace")  # a file's name in the command may be no text
     print(f"\nwrote {os.path.relpath(path)}")
 
 
@@ -149,7 +150,7 @@ def atomic(path):
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}")
     finally:
-        if temporary.exists():
+        with contextlib.suppress(OSError):
             temporary.unlink()
 
 

@@ -266,8 +266,14 @@ class Checkpoint:
             self._write(f"{self.name}-best.pt", **top)
 
     def _write(self, file, **content):
-        with results.atomic(self.folder / file) as temporary:
-            torch.save(content, temporary)
+        with (results.atomic(self.folder / file) as temporary,
+              open(temporary, "wb") as written):
+            try:
+                torch.save(content, written)
+            except RuntimeError as error:  # PyTorch hides that a disk is full
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__
+                raise
 
     def resume(self):
         """Restore the last epoch; returns its history and best, or ({}, None)."""

@@ -1,24 +1,27 @@
 """Published weights: what torchvision distributes, in our models."""
 
+import re
+from pathlib import Path
+
 import torch
 
-from lab import UserError, figures
+from lab import UserError, figures, files, images
 
 
 def classify(model, name, args, explain, layer=None, top=5,
              title="Grad-CAM of the best answer"):
     """Show what `model`, with torchvision's weights for its own `name`, sees.
 
-    args.image is the picture's file. Prints the `top` classes of ImageNet with
-    their probabilities, draws them beside the picture and, below `title`, beside
+    args.image is the image's file. Prints the `top` classes of ImageNet with
+    their probabilities, draws them beside the image and, below `title`, beside
     what explain(model, layer, image, target) says of the first (image (3, H, W), a
     map (H, W) in 0..1), and returns them as (class, probability) pairs. layer: the
     name of one of the model's modules; without one it is explain(model, image), of
     all answers. Raises UserError if the weights can't be fetched or read, or the
-    picture can't.
+    image can't.
     """
     published = _published(name)
-    picture = _picture(args.image)
+    picture = images.middle(images.read(args.image))
     model.load_state_dict(_states(published), strict=True)
     model.to(args.device).eval()
     prepare = published.transforms()
@@ -53,25 +56,20 @@ def _published(name, version="IMAGENET1K_V1"):
 
 
 def _states(published):
-    """The weights from torch's cache, else downloaded into it."""
-    import os
-    from pathlib import Path
+    """The weights from torch's cache, else downloaded into it.
+
+    torchvision names a file of weights after the first digits of its SHA-256.
+    """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = folder / os.path.basename(published.url)
+    file = folder / Path(published.url).name
     try:
+        if file.exists():
+            files.verify(file, re.search("-([0-9a-f]{8,})", file.name)[1], "sha256")
         return published.get_state_dict(progress=True, check_hash=True,
-                                        map_location="cpu")
+                                        map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{file.name} is not in {folder} and can't be downloaded "
                         f"({error}): put it there, or try with a network")
     except Exception as error:  # a wrong hash; or what torch.load says of damage
         raise UserError(f"{file} is corrupt, or its download was "
                         f"({type(error).__name__}): delete it and try again")
-
-
-def _picture(file):
-    from PIL import Image, UnidentifiedImageError
-    try:
-        return Image.open(file).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise UserError(f"{file} is not a picture that can be read ({error})")
