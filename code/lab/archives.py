@@ -172,11 +172,8 @@ def unpack(parts, name, content, files, budget, depth):
             continue
         try:
             found = content_of(archive, file.place, TOTAL - budget[0])
-            budget[0] += len(found)
-            budget[1] += 1
-            if budget[0] > TOTAL or budget[1] > FILES:
-                raise OverBudget(f"it holds more than {TOTAL >> 20} MiB or {FILES} "
-                                 "notebooks and scripts: the others were not looked at")
+            budget[:] = budget[0] + len(found), budget[1] + 1
+            check_budget(budget)
             if inner:
                 unpack(where, last, within(found), files, budget, depth - 1)
             else:
@@ -191,10 +188,17 @@ class OverBudget(UserError):
     """A submission unpacks to more than it may."""
 
 
+def check_budget(used):
+    """OverBudget where these bytes and files are more than a submission may have."""
+    if used[0] > TOTAL or used[1] > FILES:
+        raise OverBudget(f"it holds more than {TOTAL >> 20} MiB or {FILES} notebooks "
+                         "and scripts: the others were not looked at")
+
+
 def opened(source, name, start):
     """(an open zip archive, its files); UserError where it is none."""
     kind = kind_of(name, start)
-    if kind != "zip":
+    if kind and kind != "zip":
         raise UserError(f"it is a {kind} archive, which is not read: {UNPACK}")
     try:
         archive = zipfile.ZipFile(source)

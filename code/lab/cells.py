@@ -15,7 +15,7 @@ from nbgrader.utils import is_locked, is_solution
 
 from lab import UserError
 
-TEXT = 2 ** 20   # characters of all cells together
+TEXT = 2 ** 18   # characters of all cells together
 CELLS = 2000
 PICTURE = re.compile(r"data:[\w/+.-]+;base64,[\w+/=\s]+")   # pasted into a text
 TEXT_ONLY = "text only"   # in place of a grade_id
@@ -40,19 +40,27 @@ def read(name, content):
     except Exception as error:   # libraries raise what they like on such a file
         raise UserError("it cannot be read as a notebook or script: "
                         f"{type(error).__name__}") from None
-    if len(cells) > CELLS or sum(len(cell.source) for cell in cells) > TEXT:
-        raise UserError(f"it has more than {CELLS} cells or {TEXT:,} characters")
+    check_size(cells, sum(len(cell.source) for cell in cells))
     return cells
+
+
+def check_size(cells, characters):
+    if len(cells) > CELLS or characters > TEXT:
+        raise UserError(f"it has more than {CELLS} cells or {TEXT:,} characters")
 
 
 def notebook_cells(text):
     """The cells of a notebook of any version; outputs and attachments are left out."""
     notebook = nbformat.convert(nbformat.reader.reads(text), 4)
+    check_size(notebook.cells, 0)
     return [bare(cell, plain(cell.source)) for cell in notebook.cells]
 
 
 def script_cells(text):
     """The cells of a percent or light script."""
+    if len(text) > TEXT:
+        text = PICTURE.sub("data:,", text)
+    check_size([], len(text))
     is_light = re.search(r"^# \+( |$)", text, re.M) and not (
         re.search(r"^#\s*%%", text, re.M))
     # Within a function, jupytext would take a comment for the start of a cell.
@@ -70,7 +78,7 @@ def bare(cell, text):
     if cell.cell_type != "code":
         text = PICTURE.sub("data:,", text)
     new = new_code_cell if cell.cell_type == "code" else new_markdown_cell
-    return new(text, metadata={"nbgrader": {"grade_id": part(cell)}})
+    return new(text.strip("\n"), metadata={"nbgrader": {"grade_id": part(cell)}})
 
 
 def plain(text):

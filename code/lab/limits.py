@@ -18,7 +18,7 @@ except ImportError:   # Windows: only the time on the clock is limited
     resource = None
 
 MEMORY = 2 ** 30   # bytes, beyond what the process has at its start
-SECONDS = 20       # of a processor, for one call
+SECONDS = 10       # of a processor, for one call
 
 # Processes are forked from one that has imported everything already.
 PROCESSES = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
@@ -45,15 +45,18 @@ class Worker:
             self.process = PROCESSES.Process(target=serve, args=(theirs,), daemon=True)
             self.process.start()
             theirs.close()
+        answer = None
         try:
             self.connection.send((function, arguments))
-            if not self.connection.poll(4 * SECONDS):
-                raise EOFError
-            result, problem = self.connection.recv()
+            if self.connection.poll(4 * SECONDS):
+                answer = self.connection.recv()
         except (EOFError, OSError):
-            result, problem = None, (
-                f"reading it takes more than {SECONDS} s or {MEMORY >> 20} MiB")
-            self.close()
+            pass   # it has come to its end
+        finally:
+            if not answer:
+                self.close()
+        result, problem = answer or (
+            None, f"reading it takes more than {SECONDS} s or {MEMORY >> 20} MiB")
         if problem:
             raise UserError(problem)
         return result

@@ -7,6 +7,7 @@ different works would be one student's, and no pattern says that they are, staff
 
 import hashlib
 import re
+import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +19,9 @@ from lab.cells import marks
 from lab.cells import read as read_cells
 from lab.tables import one_line
 
+UNKNOWN = "unknown"
+PATIENCE = 60   # seconds for all files of one student
+LINES = 10   # about files of one student
 NAME = 120   # characters of a student's name
 DATE = (r"(?<!\d)(?P<year>(?:19|20)\d\d)[-_. ]?(?P<month>0[1-9]|1[0-2])[-_. ]?"
         r"(?P<day>0[1-9]|[12]\d|3[01])(?:[-_T .]+\d{2}[-_.:h]?\d{2}(?:[-_.:]?\d{2})?)?"
@@ -94,7 +98,8 @@ class Work:
 
     @property
     def text(self):
-        return tuple(text for cell in self.cells if (text := cell.source.strip()))
+        return tuple(text for cell in self.cells if (
+            text := cell.source.strip())) or self.digest
 
 
 def found(folder, sources, untouched, worker):
@@ -105,34 +110,36 @@ def found(folder, sources, untouched, worker):
     worker: a limits.Worker, for all that reads what a student sent.
     """
     works = defaultdict(list)
+    taken = defaultdict(float)
     for parts, when, content, problem in files(Path(folder), sources, worker):
         owner = owner_of(parts, sources)
         work = Work(one_line("/".join(parts), 300), owner, when, problem=problem)
         exercise = ""
         if content is not None:
-            work = examined(work, parts[-1], content, worker)
-            exercise = exercise_of(parts[-1], work.cells, sources)
+            start = time.monotonic()
+            if taken[owner.student] < PATIENCE:
+                work = examined(work, parts[-1], content, worker)
+                exercise = exercise_of(parts[-1], work.cells, sources)
+            else:
+                work = replace(work, problem="it was not looked at: other files of "
+                               f"this student took {PATIENCE} s to read")
+            taken[owner.student] += time.monotonic() - start
         works[owner.student, exercise].append(work)
     submissions, unclear = [], []
     for (student, exercise), handed_in in works.items():
-        if exercise:
-            best = candidates(exercise, handed_in, untouched)
-            if len({work.owner.same for work in best}) > 1 and (
-                    len({work.text for work in best}) > 1):
-                unclear.append(f"{student}, {exercise}: "
-                               + ", ".join(work.name for work in best))
-            submissions.append(chosen(student, exercise, best, handed_in))
+        if not exercise:
+            others = any(who == student and what for who, what in works)
+            submissions += uncounted(student, handed_in, others)
             continue
-        others = any(who == student and what for who, what in works)
-        submissions += [
-            Submission(student, "", work.name,
-                       problem=work.problem or "no exercise is in it")
-            for work in handed_in if work.problem or not others]
-    nameless = {work.owner.same: work.name for (student, exercise), handed_in
-                in works.items() if exercise and student == UNKNOWN
-                for work in handed_in}
-    if len(nameless) > 1 and not unclear:
-        unclear = [f"{UNKNOWN}: {', '.join(nameless.values())}"]
+        best = candidates(exercise, handed_in, untouched)
+        if len({work.owner.same for work in best}) > 1 and (
+                len({work.text for work in best}) > 1):
+            unclear.append(f"{student}, {exercise}: {listed(best)}")
+        submissions.append(chosen(student, exercise, best, handed_in))
+    nameless = [work for work in submissions if work.exercise
+                and work.student == UNKNOWN]
+    if len(nameless) > 1:
+        unclear.append(f"{UNKNOWN}: {listed(nameless)}")
     if unclear:
         raise UserError(
             "whose work is this? Different works would be one student's: "
@@ -143,40 +150,83 @@ def found(folder, sources, untouched, worker):
                   key=lambda work: (work.exercise, work.student, work.name))
 
 
+def uncounted(student, files, others):
+    """Lines for files that are nobody's work for an exercise, a few of them.
+
+    others: whether the student has handed in something else that counts.
+    """
+    told = [Submission(student, "", work.name,
+                       problem=work.problem or "no exercise is in it")
+            for work in sorted(files, key=lambda work: not work.problem)
+            if work.problem or not others]
+    if len(told) > LINES:
+        rest = f"and {len(told) - LINES} more files that do not count"
+        told[LINES:] = [Submission(student, "", "…", problem=rest)]
+    return told
+
+
+def listed(works):
+    return ", ".join(work.name for work in works[:LINES]) + (
+        ", …" if works[LINES:] else "")
+
+
 # What is there --------------------------------------------------------------------
 
 
 def files(folder, sources, worker):
     """(parts of the path, time, content of a work else None, problem) of every file.
 
-    Archives are opened; leading folders that say nothing are left out.
+    Archives are opened; leading folders that say nothing are left out. What is read of
+    a student is within limits, beginning with what is on top.
     """
-    listed, read = outer(folder, worker)
-    listed = [replace(file, parts=parts) for file, parts in
-              zip(listed, without_shared([file.parts for file in listed], sources))
-              if not (len(parts) == 1 and FROM_PLATFORMS.match(parts[0]))]
-    entries, used = [], defaultdict(lambda: (0, 0))
-    for file in listed:
-        last = file.parts[-1] if file.parts else ""
-        if file.problem or not (archives.is_work(last) or archives.is_archive(last)):
-            entries.append((file.parts, file.when, None, file.problem))
+    found, read = outer(folder, worker)
+    paths = without_shared([file.parts for file in found], sources)
+    alone(paths, sources)
+    used, over = defaultdict(lambda: (0, 0)), set()
+    for file, parts in sorted(zip(found, paths), key=lambda pair: len(pair[1])):
+        name, student = file.parts[-1], owner_of(parts, sources).student
+        if len(parts) == 1 and FROM_PLATFORMS.match(name):
             continue
-        budget = owner_of(file.parts, sources).same
+        if file.problem or not (archives.is_work(name) or archives.is_archive(name)):
+            yield parts, file.when, None, file.problem
+            continue
         try:
-            content = read(file)
-            if archives.is_work(last):
-                yield file.parts, file.when, content, ""
+            if student in over:
                 continue
-            inside, used[budget] = worker.call(
-                archives.unpacked, last, content, used[budget])
+            archives.check_budget(used[student])
+            content = read(file)
+            if archives.is_work(name):
+                size, count = used[student]
+                used[student] = size + len(content), count + 1
+                yield parts, file.when, content, ""
+                continue
+            inside, used[student] = worker.call(
+                archives.unpacked, name, content, used[student])
         except UserError as error:
-            entries.append((file.parts, file.when, None, str(error)))
+            if isinstance(error, archives.OverBudget):
+                over.add(student)
+            yield parts, file.when, None, str(error)
             continue
         for inner in inside:
-            where = (*file.parts, *inner.parts)
+            where = (*parts, *inner.parts)
             work = not inner.problem and archives.is_work(where[-1])
             yield where, inner.when, inner.content if work else None, inner.problem
-    yield from entries
+
+
+def alone(paths, sources):
+    """UserError where a folder that is taken for a student's holds several students'.
+
+    What an archive of a student holds is not asked.
+    """
+    inside = defaultdict(set)
+    for parts in paths:
+        if parts and not platform(stem(parts[0]), sources):
+            inside[parts[0]] |= {owner.same for part in parts[1:]
+                                 if (owner := platform(stem(part), sources))}
+    for folder, owners in inside.items():
+        if len(owners) > 1 and plain(folder, False, sources):
+            raise UserError(f"{one_line(folder, NAME)} holds the submissions of "
+                            "several students: grade that folder by itself")
 
 
 def outer(folder, worker):
@@ -212,10 +262,12 @@ def without_shared(paths, sources):
         if not inside or len(shared) > 1 or platform(*shared, sources) or any(
                 archives.is_work(parts[0]) for parts in works if len(parts) == 1):
             return paths
-        owners = {owner_of(parts, sources).student for parts in inside}
-        files = len(owners) > 1 and all(platform(stem(parts[0]), sources) or
-                                        named_in(parts[0], sources) for parts in inside)
-        if UNKNOWN in owners or not (files or all(len(parts) > 1 for parts in inside)):
+        owners = {named(parts, sources) for parts in inside}
+        folders = all(len(parts) > 1 for parts in inside)
+        files = len(owners) > 1 and all(
+            platform(stem(parts[0]), sources) or named_in(parts[0], sources)
+            for parts in inside)
+        if None in owners or not (folders or files):
             return paths
         paths = [parts[1:] if parts and {stem(parts[0])} == shared else parts
                  for parts in paths]
@@ -239,17 +291,18 @@ def digest(*parts):
 # Whose it is ------------------------------------------------------------------------
 
 
-UNKNOWN = "unknown"
-
-
 def owner_of(parts, sources):
-    """Whose a file is: by the first part of its path that names anyone."""
-    for index, part in enumerate(parts):
-        is_file = index == len(parts) - 1
-        owner = platform(stem(part), sources) or plain(part, is_file, sources)
-        if owner:
-            return owner
-    return Owner(UNKNOWN, parts[:1])
+    """Whose a file is; a folder such as "notebook" is a name where there is no other."""
+    folder = one_line(parts[-2], NAME) if len(parts) > 1 else UNKNOWN
+    return named(parts, sources) or Owner(folder, parts)
+
+
+def named(parts, sources):
+    """The owner by the first part of a path that names anyone, else None."""
+    owners = (platform(stem(part), sources)
+              or plain(part, index == len(parts), sources)
+              for index, part in enumerate(parts, 1))
+    return next(filter(None, owners), None)
 
 
 def platform(name, sources):
@@ -333,10 +386,11 @@ def named_in(name, sources):
 
 def stem(name):
     """A name without the ending of a work or archive."""
-    base, dot, ending = name.rpartition(".")
-    known = archives.is_work(name) or archives.is_archive(name)
-    return base if dot and base and (known or ending.lower() in ("txt", "html")) else (
-        name)
+    base, _, ending = name.rpartition(".")
+    if base and archives.is_archive(name):
+        return stem(base)   # .tar.gz
+    known = archives.is_work(name) or ending.lower() in ("txt", "html")
+    return base if base and known else name
 
 
 def time_of(text):
@@ -387,6 +441,8 @@ def exercise_of(name, cells, sources):
 def candidates(exercise, works, untouched):
     """Those among which the latest counts: what was worked on, and can be read."""
     readable = [work for work in works if not work.unreadable]
+    if len(readable) == 1:
+        return readable
     worked = [work for work in readable if not untouched(exercise, work.cells)]
     return worked or [work for work in works if work.unreadable] or works
 
