@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lab import terminal
 
-CELL = re.compile(r"^# %%(.*)$", re.M)
+CELL = re.compile(r"^#[ \t]*%%(|[ \t%].*)$", re.M)
 NBGRADER = re.compile(r"nbgrader=(\{.*\})")
 PASSED = "application/vnd.lab.passed"
 
@@ -356,7 +356,7 @@ def begin(name):
         header, _, source = text[start:end].partition("\n")
         settings = NBGRADER.search(header)
         settings = json.loads(settings[1]) if settings else {}
-        if "[markdown]" in header:
+        if re.search(r"\[(markdown|md|raw)\]", header):
             continue
         above = "\n" * (text[:start].count("\n") + 1)
         hint = run_cell(compile(above + source, str(path), "exec"))

@@ -4,10 +4,13 @@ import html
 
 from nbgrader.utils import is_locked
 
-from lab.verdicts import part
+from lab.cells import part
 
 PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Feedback for {student}</title>
+<html lang="en"><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy"
+      content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>Feedback for {student}</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto;
        padding: 0 1rem; color: #1b1b1b; background: #fff }}

@@ -8,53 +8,95 @@ grades only what has changed.
 """
 
 import argparse
-import csv
-import hashlib
 import html
-import multiprocessing
 import os
+import re
 import sys
 import tempfile
 import time
+import unicodedata
 import warnings
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import nbgrader.dbutil
+import sqlalchemy
 from nbformat.v4 import new_notebook
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.preprocessors import LimitOutput, SaveAutoGrades, SaveCells
-from nbgrader.utils import is_solution
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
 from lab import (  # noqa: E402
-    UserError, exercises, sandbox, submissions, terminal, verdicts)
+    UserError, cells, exercises, sandbox, submissions, tables, terminal, verdicts)
 from lab.exercises import LAB, ROOT  # noqa: E402
 from lab.feedback import PAGE, section  # noqa: E402
-from lab.verdicts import part  # noqa: E402
+from lab.limits import PROCESSES, Worker  # noqa: E402
+from lab.submissions import digest  # noqa: E402
+from lab.tables import one_line  # noqa: E402
 
-# Each submission has a process, forked from one that has imported all this already.
-PROCESSES = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
-PROCESSES.set_forkserver_preload(["lab.grade"])
 GRADES = ROOT / "out" / "grades"
 REVIEW = ["student", "exercise", "cell", "why", "score", "of", "points", "comment"]
+FILLED_IN = ["student", "exercise", "cell", "points", "comment"]
+COMMENTED = "commented by a human"
+ELSEWHERE = "not among these submissions"
 
 
 class Course:
     """The exercises as they are now, and where the grades go."""
 
-    def __init__(self, folder, args):
-        self.out = GRADES / (folder.stem if folder.is_file() else folder.name)
+    def __init__(self, folder, args, worker):
+        name = folder.stem if folder.is_file() else folder.name
+        self.out, self.origin = GRADES / name, str(folder.parent / name)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.url = f"sqlite:///{self.out / 'gradebook.db'}"
-        self.args = args
+        self.check_origin()
+        self.url = sqlalchemy.URL.create(
+            "sqlite", database=str(self.out / "gradebook.db"))
+        self.args, self.worker = args, worker
         annotated = {path.stem: exercises.source(path) for path in exercises.asked([])}
         self.sources = {name: exercises.without_solutions(notebook)
                         for name, notebook in annotated.items()}
         self.unsolved = {name: exercises.student_version(notebook)
                          for name, notebook in annotated.items()}
+
+    def check_origin(self):
+        """UserError if these are the grades of another folder of the same name."""
+        try:
+            before = (self.out / "folder.txt").read_text("utf-8", "surrogateescape")
+        except OSError:
+            return
+        if before != self.origin:
+            raise UserError(
+                f"{shown(self.out)} has the grades of {before}: rename the folder that "
+                "you grade now, or move those grades away (if it is the same folder, "
+                f"only moved, delete {shown(self.out / 'folder.txt')})")
+
+    def identify(self, works):
+        """The works with their students' ids; remember the folder.
+
+        UserError if the gradebook is of an earlier version that had other names.
+        """
+        path, known = self.out / "folder.txt", self.students()
+        strangers = set(known) - {work.student for work in works}
+        if strangers and not path.exists():
+            raise UserError(
+                f"{shown(self.out)} is from an earlier version, with other names for "
+                f"{one_line(', '.join(sorted(strangers)), 200)}: move it away, then "
+                "grade again")
+        tables.replace(path, self.origin.encode("utf-8", "surrogateescape"))
+        ids = submissions.safe_names({work.student for work in works}, known)
+        return [replace(work, id=ids[work.student]) for work in works]
+
+    def students(self):
+        """{name: id} of the students in the gradebook."""
+        if not (self.out / "gradebook.db").exists():
+            return {}
+        with Gradebook(self.url) as book:
+            return {student.last_name or student.id: student.id
+                    for student in book.students}
 
     def cells(self, exercise):
         """{grade_id: cell} of an exercise."""
@@ -88,25 +130,23 @@ class Course:
             self.args.unsafe, self.args.cell_seconds, self.args.seconds)
         modules = exercises.used_modules(path.read_text("utf-8"))
         return digest(
-            work.name.encode(), work.content, str(limits).encode(), path.read_bytes(),
-            *((LAB / f"{name}.py").read_bytes()
-              for name in [*modules, "exercises", "sandbox", "verdicts"]))
+            work.name.encode(), work.digest.encode(), str(limits).encode(),
+            path.read_bytes(), *(
+                (LAB / f"{name}.py").read_bytes() for name in
+                [*modules, "cells", "exercises", "sandbox", "verdicts"]))
 
-    def untouched(self, exercise, name, content):
-        """Whether no solution cell of a file was worked on."""
-        given = {part(cell): cell.source.strip()
-                 for cell in self.unsolved[exercise].cells if is_solution(cell)}
+    def marks(self):
+        """{exercise: what its cells can be told by}."""
+        return {name: cells.marks(notebook.cells)
+                for name, notebook in self.unsolved.items()}
+
+    def untouched(self, exercise, handed_in):
+        """Whether cells do not differ from those that were handed out."""
         try:
-            cells = verdicts.read(name, content)
+            return not self.worker.call(cells.worked_on, self.sources[exercise],
+                                        self.unsolved[exercise], list(handed_in))
         except UserError:
             return False
-        return all(cell.source.strip() == given.get(part(cell), cell.source.strip())
-                   for cell in cells)
-
-
-def digest(*parts):
-    return hashlib.sha256(b"".join(
-        hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
 # Execution ----------------------------------------------------------------------
@@ -116,14 +156,16 @@ def prepared(course, work):
     """(cells, notes, notebook to execute or None, its roles) of a submission."""
     source, unsolved = course.sources[work.exercise], course.unsolved[work.exercise]
     try:
-        handed_in = verdicts.read(work.name, work.content)
-        cells, notes = verdicts.restored(source, unsolved, handed_in)
+        if work.unreadable:
+            raise UserError(work.unreadable)
+        merged, notes = course.worker.call(
+            cells.restored, source, unsolved, list(work.cells))
         notes += [("", work.note)] if work.note else []
-        return cells, notes, *verdicts.instrumented(cells)
+        return merged, notes, *verdicts.instrumented(merged)
     except UserError as error:
-        cells, _ = verdicts.restored(source, unsolved, [])
-        verdicts.refuse(cells, f"{error}.")
-        return cells, [("", str(error))], None, []
+        merged, _ = cells.restored(source, unsolved, [])
+        verdicts.refuse(merged, f"{error}.")
+        return merged, [("", str(error))], None, []
 
 
 def executed(notebook, lab, args):
@@ -171,13 +213,12 @@ def saved(course, work, cells, notes, key):
 
     What a human gave stays as long as the student hands in the same.
     """
-    content = digest(work.content)
     with Gradebook(course.url) as book:
-        book.update_or_create_student(work.student)
-        submission = book.update_or_create_submission(work.exercise, work.student)
+        book.update_or_create_student(work.id, last_name=work.student)
+        submission = book.update_or_create_submission(work.exercise, work.id)
         for given in submission.notebooks[0].grades:
             if given.manual_score is not None and (
-                    content != graded_before(course, work).get("content")):
+                    work.digest != graded_before(course, work).get("content")):
                 notes.append((given.name, f"it had {given.manual_score:g} points from "
                               "a human, but was handed in anew"))
                 given.manual_score = None
@@ -185,15 +226,15 @@ def saved(course, work, cells, notes, key):
     notebook = exercises.processed(
         new_notebook(cells=cells, metadata={"kernelspec": exercises.KERNEL}),
         LimitOutput, SaveAutoGrades, notebook=work.exercise, assignment=work.exercise,
-        student=work.student, db_url=course.url)
-    notebook.metadata["lab"] = {"digest": key, "content": content, "notes": notes}
+        student=work.id, db_url=course.url)
+    notebook.metadata["lab"] = {"digest": key, "content": work.digest, "notes": notes}
     path = graded_path(course, work)
     path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, path)
+    tables.replace(path, nbformat.writes(notebook).encode())
 
 
 def graded_path(course, work):
-    return course.out / "autograded" / work.student / work.exercise / (
+    return course.out / "autograded" / work.id / work.exercise / (
         f"{work.exercise}.ipynb")
 
 
@@ -206,80 +247,134 @@ def graded_before(course, work):
         return {}
 
 
-def take_marks(course):
-    """Points that a human filled into review.csv go into the gradebook; comments."""
+def take_marks(course, works):
+    """Points that a human filled into review.csv go into the gradebook; comments.
+
+    All of them, or UserError: a file that somebody worked on is never half understood.
+    """
     path, comments = course.out / "review.csv", {}
     if not path.exists():
         return comments
-    with Gradebook(course.url) as book, path.open(
-            newline="", encoding="utf-8-sig") as file:
-        for row in csv.DictReader(file):
-            student, exercise, cell = (row.get(key) or "" for key in REVIEW[:3])
-            points, comment = ((row.get(key) or "").strip() for key in REVIEW[-2:])
-            if comment:
-                comments[student, exercise, cell] = comment
-            if not points:
+    ids = course.students() | {work.student: work.id for work in works}
+
+    def student(row):
+        return unicodedata.normalize("NFC", row["student"])
+
+    rows, given = tables.read(path, FILLED_IN, lambda row: student(row) in ids), {}
+    with Gradebook(course.url) as book:
+        for number, row in rows:
+            points, comment = row["points"], row["comment"]
+            key = student(row), row["exercise"], row["cell"]
+            where = f"{shown(path)}, line {number}: {', '.join(filter(None, key))}"
+            if not points and not comment:
                 continue
-            where = f"{shown(path)}: {student}, {exercise}, {cell or 'no cell'}"
-            try:
-                given = book.find_grade(cell, exercise, exercise, student)
-                score = float(points.replace(",", "."))
-            except MissingEntry:
-                raise UserError(f"{where}: no such cell is graded") from None
-            except ValueError:
-                raise UserError(f"{where}: {points!r} is not a number") from None
-            if not 0 <= score <= given.max_score:
-                raise UserError(f"{where}: {points} of {given.max_score:g} points")
-            given.manual_score, given.needs_manual_grade = score, False
+            if key[0] not in ids:
+                raise UserError(f"{where}: nobody of this name has handed anything in")
+            if comment:
+                if comments.setdefault(key, comment) != comment and key[1]:
+                    raise UserError(f"{where}: there is another comment on it above")
+                if key[1] and not graded(book, ids[key[0]], *key[1:]):
+                    raise UserError(f"{where}: no such cell is graded")
+            if points:
+                score = points_in(points, where)
+                if given.setdefault(key, score) != score:
+                    raise UserError(f"{where}: there are other points for it above")
+                give(book, ids[key[0]], *key[1:], score, where)
         book.db.commit()
     return comments
+
+
+def graded(book, student, exercise, cell):
+    """Whether a work, and a cell of it if one is named, is in the gradebook."""
+    try:
+        book.find_submission_notebook(exercise, exercise, student)
+        return not cell or bool(book.find_graded_cell(cell, exercise, exercise))
+    except MissingEntry:
+        pass
+    try:
+        return bool(book.find_solution_cell(cell, exercise, exercise))
+    except MissingEntry:
+        return False
+
+
+def points_in(text, where):
+    """A number as people write it; UserError where it may be another one."""
+    text = re.sub(r"\s", "", text)
+    if not re.fullmatch(r"\+?[0-9]+([.,][0-9]+)?", text):
+        raise UserError(f"{where}: {text[:40]!r} is not a number such as 2.5 or 2,5")
+    if re.fullmatch(r"\+?[1-9][0-9]{0,2}[.,][0-9]{3}", text):
+        raise UserError(f"{where}: {text!r} may be in thousands: write it without them")
+    return float(text.replace(",", "."))
+
+
+def give(book, student, exercise, cell, score, where):
+    """Points of a human for a cell."""
+    try:
+        grade = book.find_grade(cell, exercise, exercise, student)
+    except MissingEntry:
+        raise UserError(f"{where}: no such cell is graded") from None
+    if score > grade.max_score:
+        raise UserError(f"{where}: {score:g} of {grade.max_score:g} points")
+    grade.manual_score, grade.needs_manual_grade = score, False
 
 
 # What comes out ----------------------------------------------------------------
 
 
 def report(course, works, comments):
-    """Write grades.csv, review.csv and the feedback pages; returns review's rows."""
-    grades, review, pages = [], [], {}
+    """Write grades.csv, review.csv and the feedback pages; returns how much waits."""
+    grades, review, pages, left = [], [], {}, dict(comments)
     with Gradebook(course.url) as book:
         for work in works:
             if work.problem:
-                review.append([work.student, "", "", f"not graded: {work.problem}: "
-                               f"{work.name}", "", "", "", ""])
+                why = one_line(f"not graded: {work.problem}: {work.name}", 1000)
+                comment = left.pop((work.student, "", ""), "")
+                review.append([work.student, "", "", why, "", "", "", comment])
                 continue
             graded = nbformat.read(graded_path(course, work), as_version=4)
             given = {grade.name: grade for grade in book.find_submission_notebook(
-                work.exercise, work.exercise, work.student).grades}
+                work.exercise, work.exercise, work.id).grades}
             rows = reviewed(work, graded, given, comments)
+            for row in rows:
+                left.pop((work.student, work.exercise, row[2]), None)
             review += rows
             total = sum(grade.score for grade in given.values())
             most = sum(grade.max_score for grade in given.values())
-            waiting = sum(row[6] == "" for row in rows)
             grades.append([work.student, work.exercise, f"{total:g}", f"{most:g}",
-                           waiting])
-            pages.setdefault(work.student, []).append(
+                           len(waiting(rows))])
+            pages.setdefault((work.id, work.student), []).append(
                 section(work, graded, given, comments, total, most))
-    table(course.out / "grades.csv",
-          ["student", "exercise", "score", "max_score", "to_review"], grades)
-    table(course.out / "review.csv", REVIEW, review)
-    for student, sections in pages.items():
-        path = course.out / "feedback" / f"{student}.html"
+    review += [[*key, ELSEWHERE, "", "", "", comment] for key, comment in left.items()]
+    tables.write(course.out / "grades.csv",
+                 ["student", "exercise", "score", "max_score", "to_review"], grades)
+    tables.write(course.out / "review.csv", REVIEW, review)
+    for (name, student), sections in pages.items():
+        path = course.out / "feedback" / f"{name}.html"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(PAGE.format(student=html.escape(student),
-                                    sections="\n".join(sections)), "utf-8")
-    return review
+        page = PAGE.format(student=html.escape(student), sections="\n".join(sections))
+        tables.replace(path, page.encode())
+    return len(waiting(review))
+
+
+def waiting(rows):
+    """Those of review.csv that a human has not answered."""
+    return [row for row in rows
+            if row[6] == "" and row[3] not in (COMMENTED, ELSEWHERE)]
 
 
 def reviewed(work, graded, given, comments):
-    """Rows of review.csv: notes, what waits for points, and what has got them."""
+    """Rows of review.csv: notes, what waits for points, what a human has filled in."""
     why = {}
     for cell, note in graded.metadata["lab"]["notes"]:
-        why.setdefault(cell, []).append(note)
+        why.setdefault(cell, []).append(one_line(note, 300))
     for name, grade in given.items():
         if grade.manual_score is not None:
             why.setdefault(name, []).append("points by a human")
         elif grade.auto_score is None:
             why.setdefault(name, []).append("written: needs points from a human")
+    for student, exercise, name in comments:
+        if (student, exercise) == (work.student, work.exercise):
+            why.setdefault(name, [COMMENTED])
     rows = []
     for name, reasons in why.items():
         grade = given.get(name)
@@ -287,14 +382,9 @@ def reviewed(work, graded, given, comments):
             f"{grade.manual_score:g}")
         score = [f"{grade.score:g}", f"{grade.max_score:g}"] if grade else ["", ""]
         rows.append([work.student, work.exercise, name,
-                     "; ".join(dict.fromkeys(reasons)), *score, points,
+                     one_line("; ".join(dict.fromkeys(reasons)), 1000), *score, points,
                      comments.get((work.student, work.exercise, name), "")])
     return rows
-
-
-def table(path, header, rows):
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
 
 
 def shown(path):
@@ -303,33 +393,36 @@ def shown(path):
 
 def grade_folder(folder, args):
     """Grade all that is in the folder; returns what it says at the end."""
-    course = Course(folder, args)
-    names = {name: set(course.cells(name)) for name in course.sources}
-    works = submissions.found(folder, names, course.untouched)
+    with Worker() as worker:
+        return grade_course(Course(folder, args, worker), folder)
+
+
+def grade_course(course, folder):
+    works = submissions.found(folder, course.marks(), course.untouched, course.worker)
+    works = course.identify(works)
     for exercise in sorted({work.exercise for work in works if not work.problem}):
         course.register(exercise)
-    comments = take_marks(course)
+    comments = take_marks(course, works)
     graded = [(work, course.digest(work)) for work in works if not work.problem]
     waiting = [(work, key) for work, key in graded
                if graded_before(course, work).get("digest") != key]
     with tempfile.TemporaryDirectory(prefix="lab-") as temporary, (
-            ThreadPoolExecutor(args.jobs)) as pool:
+            ThreadPoolExecutor(course.args.jobs)) as pool:
         labs, running = Path(temporary), {}
         for exercise in {work.exercise for work, _ in waiting}:
             exercises.copy_lab(exercises.EXERCISES / f"{exercise}.py", labs / exercise)
         for work, key in waiting:
-            cells, notes, notebook, roles = prepared(course, work)
-            future = pool.submit(executed, notebook, labs / work.exercise, args)
-            running[future] = work, key, cells, notes, roles
+            merged, notes, notebook, roles = prepared(course, work)
+            future = pool.submit(executed, notebook, labs / work.exercise, course.args)
+            running[future] = work, key, merged, notes, roles
         for number, future in enumerate(as_completed(running), 1):
-            work, key, cells, notes, roles = running[future]
-            notes += judged(course, work, cells, future, roles)
-            saved(course, work, cells, notes, key)
+            work, key, merged, notes, roles = running[future]
+            notes += judged(course, work, merged, future, roles)
+            saved(course, work, merged, notes, key)
             print(f"{number} of {len(waiting)}: {work.student}, {work.exercise}",
                   flush=True)
-    review = report(course, works, comments)
     return (f"{len(graded)} submissions, {len(waiting)} graded now, "
-            f"{sum(row[6] == '' for row in review)} lines to look at in "
+            f"{report(course, works, comments)} lines to look at in "
             f"{shown(course.out / 'review.csv')}")
 
 
@@ -346,6 +439,10 @@ def main():
     parser.add_argument("--unsafe", action="store_true",
                         help="without a sandbox: submissions can do all that you can")
     args = parser.parse_args()
+    os.umask(0o077)   # grades are their owner's
+    if GRADES.exists():
+        GRADES.chmod(0o700)
+    sys.stdout.reconfigure(errors="backslashreplace")   # names that it cannot print
     if not args.folder.exists():
         raise UserError(f"{args.folder} is not there")
     if args.unsafe:
@@ -354,12 +451,18 @@ def main():
     else:
         sandbox.bubblewrap()
     warnings.filterwarnings("ignore", module="nbgrader")   # about its own database
+    # It puts this path into an ini file, in which a % has a meaning.
+    nbgrader.dbutil.ALEMBIC_DIR = nbgrader.dbutil.ALEMBIC_DIR.replace("%", "%%")
     # It calls alembic, which is beside this Python, by its name.
     os.environ["PATH"] = os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    os.environ["PYTHONPATH"] = str(LAB.parent)   # for the processes
     start = time.perf_counter()
-    said = grade_folder(args.folder.resolve(), args)
+    try:
+        said = grade_folder(args.folder.resolve(), args)
+    except OSError as error:   # such as a full disk
+        raise UserError(f"{error.filename or args.folder}: {error.strerror}") from None
+    except sqlalchemy.exc.OperationalError as error:
+        raise UserError(f"the gradebook cannot be used: {error.orig}") from None
     print(f"{said} ({time.perf_counter() - start:.0f} s)")
 
 

@@ -1,4 +1,4 @@
-"""From what a student handed in to what is executed, and from that to verdicts.
+"""From the cells of a submission to what is executed, and from that to verdicts.
 
 Checks share a process with the submission. So they are those of the source, whatever
 was handed in; each has to report its end with a token of its own; and canaries, checks
@@ -7,17 +7,15 @@ that must fail, show when it is the checks that were changed.
 
 import ast
 import builtins
-import copy
 import random
 import re
 import secrets
 
-import jupytext
-import nbformat
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbgrader.utils import is_grade, is_locked, is_solution
 
-from lab import UserError, exercises
+from lab import exercises
+from lab.cells import part, plain
 
 PASSED = "application/vnd.lab.passed"   # as lab.checks has it
 CANARIES = [   # each of them must fail
@@ -35,74 +33,6 @@ CANARIES = [   # each of them must fail
 ]
 LATER = "a human looks at this one first."
 QUOTES = "the message quotes hidden tests"
-
-
-def read(name, content):
-    """The cells of a submission, with nothing but their text and grade_id."""
-    try:
-        text = content.decode("utf-8-sig")
-        notebook = (nbformat.reads(text, as_version=4) if name.endswith(".ipynb")
-                    else jupytext.reads(text, "py:percent"))
-        cells = []
-        for cell in notebook.cells:
-            new = new_code_cell if cell.cell_type == "code" else new_markdown_cell
-            cells.append(new(plain(cell.source),
-                             metadata={"nbgrader": {"grade_id": part(cell)}}))
-        return cells
-    except UnicodeDecodeError:
-        raise UserError("it is not text in UTF-8") from None
-    except Exception as error:   # libraries raise what they like on such a file
-        raise UserError("it cannot be read as a notebook or script: "
-                        f"{type(error).__name__}") from None
-
-
-def plain(text):
-    """As a string that can be written."""
-    return str(text).encode("utf-8", "replace").decode("utf-8")
-
-
-def part(cell):
-    """The grade_id of a cell, None if it has none."""
-    own = cell.metadata.get("nbgrader")
-    name = own.get("grade_id") if isinstance(own, dict) else None
-    return name if isinstance(name, str) else None
-
-
-def restored(source, unsolved, cells):
-    """The cells to execute, [(cell, whose)], and notes, [(grade_id, why)].
-
-    Checks and other locked cells are those of the source. The student's solutions are
-    taken by their grade_id; cells without one stay behind the cell that they follow,
-    but for the texts that were handed out.
-    """
-    texts = {cell.source.strip() for cell in unsolved.cells if not part(cell)}
-    known = [part(cell) for cell in source.cells if part(cell)]
-    given = {part(cell): cell.source.strip() for cell in unsolved.cells if part(cell)}
-    own, following, after, notes = {}, {None: []}, None, []
-    for cell in cells:
-        name = part(cell)
-        if name in known and name not in own:
-            own[name], following[name], after = cell, [], name
-        elif cell.source.strip() not in texts:   # own, or the second half of a cell
-            cell.metadata = nbformat.from_dict({})
-            following[after].append(cell)
-    merged, missing = list(following[None]), []
-    for cell in source.cells:
-        name = part(cell)
-        if not name:
-            continue
-        if name not in own:
-            missing.append(name)
-        elif is_locked(cell) and own[name].source.strip() != given[name]:
-            notes.append((name, "the cell was edited: it was put back"))
-        cell = copy.deepcopy(cell)
-        if not is_locked(cell):
-            unanswered = "" if cell.cell_type == "code" else given[name]
-            cell.source = own[name].source if name in own else unanswered
-        merged += [cell, *following.get(name, [])]
-    if missing:
-        notes.append(("", f"cells are missing: {', '.join(missing)}"))
-    return merged, notes
 
 
 def instrumented(cells):
