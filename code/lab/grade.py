@@ -37,6 +37,7 @@ from lab.verdicts import part  # noqa: E402
 # Each submission has a process, forked from one that has imported all this already.
 PROCESSES = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
 PROCESSES.set_forkserver_preload(["lab.grade"])
+MACHINE = sandbox.Machine()
 GRADES = ROOT / "out" / "grades"
 REVIEW = ["student", "exercise", "cell", "why", "score", "of", "points", "comment"]
 
@@ -126,17 +127,31 @@ def prepared(course, work):
 
 
 def executed(notebook, lab, args):
-    """The notebook after it ran in the sandbox, however far it came."""
+    """The notebook after it ran in the sandbox, however far it came.
+
+    What was ended because the machine ran out of memory is executed again, alone: it
+    may have been a neighbor's fault.
+    """
     if notebook is None:
         return None
+    with MACHINE.shared():
+        result = in_process(notebook, lab, args)
+    if result.metadata.get("starved"):
+        with MACHINE.alone():
+            result = in_process(notebook, lab, args)
+    return result
+
+
+def in_process(notebook, lab, args):
     with tempfile.TemporaryDirectory(prefix="grade-") as temporary:
         path = Path(temporary) / "run.ipynb"
         nbformat.write(notebook, path)
         process = PROCESSES.Process(target=sandbox.execute, daemon=True, args=(
-            path, lab, args.cell_seconds, args.seconds, data_folder(), not args.unsafe))
+            path, lab, data_folder(), not args.unsafe,
+            sandbox.Limits(args.cell_seconds, args.seconds)))
         process.start()
         process.join(args.seconds + 120)
-        process.kill()   # bubblewrap ends with it
+        process.kill()   # all that it has started ends with it
         process.join()
         result = nbformat.read(path, as_version=4)
         if process.exitcode and "ended" not in result.metadata:
