@@ -90,7 +90,7 @@ class Course:
         return digest(
             work.name.encode(), work.content, str(limits).encode(), path.read_bytes(),
             *((LAB / f"{name}.py").read_bytes()
-              for name in [*modules, "exercises", "sandbox", "verdicts"]))
+              for name in [*modules, "exercises", "sandbox", "scrutiny", "verdicts"]))
 
     def untouched(self, exercise, name, content):
         """Whether no solution cell of a file was worked on."""

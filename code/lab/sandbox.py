@@ -363,7 +363,7 @@ def talk(path, folder, lab, data, limits):
     status = 1
     try:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)   # PR_SET_PDEATHSIG: as the watch
-        os.nice(10)   # the machine stays usable
+        os.nice(5)   # the machine stays usable
         Path("/proc/self/oom_score_adj").write_text("1000")   # this goes first
         import resource
         most = min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
