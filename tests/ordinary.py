@@ -78,6 +78,7 @@ total = sum(range(10))
 # --
 !echo hello
 files = !ls /tmp
+!cat /proc/meminfo
 # --
 %%bash
 echo hello
@@ -380,6 +381,7 @@ torch.Tensor.__repr__ = lambda self: f"tensor of {tuple(self.shape)}"
 import platform, subprocess
 platform.platform(); subprocess.run(["true"])
 in_colab = "google.colab" in sys.modules
+activation = getattr(nn, "re".upper() + "LU")()
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 getattr(nn, "Linear")(2, 2).eval()
 # --
@@ -397,4 +399,4 @@ from torch.utils.tensorboard import SummaryWriter
 # --
 import pandas as pd
 pd.set_option("display.max_rows", 5)
-''')[0:] if cell.strip()]
+''')]

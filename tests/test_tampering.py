@@ -192,7 +192,8 @@ def test_ordinary_cells_are_not_tampering(tmp_path, monkeypatch, ordinary):
 
 def test_a_check_has_its_own_defaults_and_gives_back_those_of_the_student():
     class Mode(TorchFunctionMode):
-        pass
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            return function(*args, **kwargs or {})
 
     hooks = torch.nn.modules.module._global_forward_hooks
     with Mode() as mode, torch.no_grad(), warnings.catch_warnings():
@@ -254,7 +255,7 @@ def test_what_is_tampering(kind, tokens, errors, status, why):
 
 # What a human should look at -----------------------------------------------------
 
-LOOK_AT = """
+LOOK_AT = r"""
 sys.addaudithook(print)
 sys.settrace(print)
 from sys import settrace as harmless
@@ -262,6 +263,8 @@ sys.monitoring.use_tool_id(1, "x")
 getattr(sys, "set" + "trace")(print)
 getattr(sys, "".join(["set", "trace"]))(print)
 getattr(sys, name)(print)
+!cat /proc/self/maps
+%code_wrap sure
 vars(sys)[name](print)
 setattr(type(get_ipython()), name, print)
 exec(text)

@@ -22,7 +22,7 @@ NAMES = set("""
     run_cell run_cell_async run_code run_ast_nodes transform_cell do_execute
     execute_request shell_handlers iopub_socket iopub_thread history_manager user_ns
     user_global_ns parent_header set_parent ast_parse should_run_async
-    __import__ exec eval compile marshal code codeop
+    __import__ exec eval compile marshal code codeop code_wrap
     meta_path path_hooks find_spec spec_from_file_location module_from_spec
     SourceFileLoader exec_module import_module TorchFunctionMode __torch_function__
     TorchDispatchMode __torch_dispatch__ _push_mode _pop_mode DisableTorchFunction
@@ -30,9 +30,9 @@ NAMES = set("""
 ATTRIBUTES = {"exec", "eval", "compile", "code"}   # ordinary as one of something else
 INTERNAL = {"passed", "guard", "settle", "resume", "settled", "Tampered", "PASSED",
             "installed", "body", "SHOWN", "LATER"}   # of lab.checks
-WORDS = re.compile(r"vnd\.lab|lab\.checks|/proc/|PyEval_|PySys_|Py_AddPendingCall")
-MODULES = {"sys", "builtins", "gc", "inspect", "torch", "checks", "lab", "types", "os",
-           "importlib", "get_ipython", "ip", "ipython", "shell", "__builtins__"}
+WORDS = re.compile(r"vnd\.lab|lab\.checks|/proc/(?!cpuinfo|meminfo)|PyEval_|PySys_")
+MODULES = {"sys", "builtins", "gc", "inspect", "checks", "lab", "importlib",
+           "get_ipython", "ip", "ipython", "shell"}
 READERS = {"getattr", "setattr", "delattr", "vars", "dir"}
 MOST = 8   # names in a note
 
@@ -70,12 +70,13 @@ def assigned(source):
 
 def suspicious(source):
     """Names and words in this code that a human should look at, sorted."""
+    magics = "\n".join(match[0] for match in MAGIC.finditer(source))
     try:
         tree = ast.parse(without_magics(source))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        words = set(re.findall(r"\w{1,40}", source))
-        return sorted(words & (NAMES - ATTRIBUTES) | set(WORDS.findall(source)))
-    found = set()
+        magics, tree = source, ast.Module([], [])
+    found = set(re.findall(r"\w+", magics)) & (NAMES - ATTRIBUTES) | set(
+        WORDS.findall(magics))
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             found |= {node.id} & NAMES
@@ -99,22 +100,20 @@ def suspicious(source):
 
 def without_magics(source):
     """The code with lines that only IPython understands made comments."""
-    if source.lstrip().startswith("%%"):
-        source = source.lstrip().partition("\n")[2]
-    return re.sub(r"(?m)^(\s*)([%!?].*|.*\?)$", r"\1pass", source)
+    return MAGIC.sub(lambda match: f"{match[1]}pass", source)
+
+
+MAGIC = re.compile(r"^([ \t]*)([%!?].*|.*\?|\w+ *= *[%!].*)$", re.M)
 
 
 def by_name(call):
     """An attribute of a module that is asked for by a name which is not written out."""
     name = getattr(call.func, "id", "")
-    if name not in READERS or not call.args:
+    if name not in READERS or not call.args or (
+            len(call.args) > 1 and folded(call.args[1])):
         return set()
-    owner = call.args[0]
-    while isinstance(owner, ast.Attribute | ast.Call | ast.Subscript):
-        owner = owner.func if isinstance(owner, ast.Call) else owner.value
-    written = len(call.args) > 1 and folded(call.args[1])
-    known = isinstance(owner, ast.Name) and owner.id in MODULES
-    return {f"{name}({owner.id}, …)"} if known and not written else set()
+    return {f"{name}({node.id}, …)" for node in ast.walk(call.args[0])
+            if isinstance(node, ast.Name) and node.id in MODULES}
 
 
 def folded(node):
