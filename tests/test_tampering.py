@@ -141,6 +141,7 @@ def test_honest_work_is_not(judged, name):
 # Honest work -------------------------------------------------------------------
 
 SETUP = """import torch
+from matplotlib import pyplot as plt
 from torch import nn
 from torch.nn import functional as F
 from lab import checks"""

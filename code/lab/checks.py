@@ -435,8 +435,7 @@ def settle():
     if numpy:
         later(numpy.random.set_state, numpy.random.get_state())
         numpy.random.seed(0)
-        enter(numpy.errstate(divide="warn", over="warn", under="ignore",
-                             invalid="warn"))
+        later(numpy.seterr, **numpy.seterr(all="ignore"))
 
 
 def resume():
@@ -448,11 +447,11 @@ settled = contextlib.ExitStack()
 threads, recursion = torch.get_num_threads(), sys.getrecursionlimit()
 
 
-def guard(*modules):
+def guard(*names):
     """Remember what the checks rely on, before the submission's code runs.
 
-    That is these modules, this one, torch, and what executes a cell. Makes
-    `passed(token)`, which ends every check cell of a submission being graded.
+    That is the modules of these names, this one, torch, and what executes a cell.
+    Makes `passed(token)`, which ends every check cell of a submission being graded.
     """
     global passed
     from IPython import get_ipython
@@ -462,9 +461,13 @@ def guard(*modules):
     manager = shell.input_transformer_manager
     instances = [shell, shell.kernel, shell.compile, shell.events, shell.display_pub,
                  manager]
-    modules = [*map(importlib.import_module, modules), sys.modules[__name__], builtins,
-               copy, json, math, re, time, torch, nn, F, nn.init, torch.autograd,
-               torch.linalg, torch.testing, torch.optim, _python_dispatch]
+    modules = [sys.modules[__name__], builtins, copy, json, math, re, time, torch, nn,
+               F, nn.init, torch.autograd, torch.linalg, torch.testing, torch.optim,
+               _python_dispatch]
+    torchs = len(modules)
+    for name in names:
+        with contextlib.suppress(ImportError):   # as of a function in a module
+            modules.append(importlib.import_module(name))
     classes = [value for module in modules if module not in (builtins, torch)
                for value in vars(module).values() if isinstance(value, type)]
     classes += [torch.Tensor, torch.Generator, *map(type, instances)]
@@ -474,8 +477,10 @@ def guard(*modules):
     # Bound here: out of reach from now on.
     attributes, code_of, from_library, fail = vars, body, installed, Tampered
     kind_of, imported = type, sys.modules
-    later, built_in = LATER, set(vars(builtins))
-    every = [*modules, *classes, *instances]
+    built_in, every = set(vars(builtins)), [*modules, *classes, *instances]
+    # Other libraries may replace their own by their own, as pyplot does.
+    loose = LATER + [(owner, name) for owner in modules[torchs:]
+                     if owner not in modules[:torchs] for name in vars(owner)]
     known = [(owner, name, value, code_of(value)) for owner in every
              for name, value in attributes(owner).items()
              if (callable(value) or isinstance(value, METHODS)) and name not in SHOWN]
@@ -517,7 +522,7 @@ def guard(*modules):
         for owner, name, value, code in known:
             now = attributes(owner).get(name)
             if (now is not value or code_of(now) != code) and not (
-                    (owner, name) in later and from_library(now)):
+                    (owner, name) in loose and from_library(now)):
                 raise fail(f"{of(owner)}.{name} was changed")
         for owner, names in hidden:
             for name in names & attributes(owner).keys():
@@ -570,5 +575,4 @@ LATER = [(torch, "manual_seed"), (nn.Module, "__init__"), (nn.Module, "__setstat
 SHOWN = {
     "__repr__", "__str__", "__format__", "print", "help", "input", "display", "Storage",
     "showtraceback", "_showtraceback", "showsyntaxerror", "showindentationerror",
-    "InteractiveTB", "SyntaxTB", "CustomTB",
-    "custom_exceptions", "pycolorize"}
+    "InteractiveTB", "SyntaxTB", "CustomTB", "custom_exceptions", "pycolorize"}

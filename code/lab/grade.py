@@ -143,6 +143,7 @@ def executed(notebook, lab, args):
 
 
 def in_process(notebook, lab, args):
+    """The notebook after it was executed by a process of its own."""
     with tempfile.TemporaryDirectory(prefix="grade-") as temporary:
         path = Path(temporary) / "run.ipynb"
         nbformat.write(notebook, path)

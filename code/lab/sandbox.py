@@ -403,8 +403,9 @@ def watch(talker, limits):
                 why = f"it could not be watched: {type(error).__name__}"
             if why:
                 end = time.monotonic() + 20   # to write what was done
-        if why:
-            kill(family(talker)[time.monotonic() < end:])
+        if why:   # first what the process has started, itself if it does not end
+            everything = family(talker)
+            kill(everything[1:] if time.monotonic() < end else everything)
         time.sleep(0.1)
 
 

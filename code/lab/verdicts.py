@@ -8,7 +8,6 @@ that must fail, show when it is the checks that were changed.
 import ast
 import builtins
 import copy
-import importlib.util
 import random
 import re
 import secrets
@@ -151,15 +150,11 @@ def instrumented(cells):
 
 
 def modules_of(imports):
-    """Names of the modules that these statements import, or import from."""
+    """Names of what these statements import, and of where it is from."""
     names = []
     for node in imports:
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        else:
-            names += [node.module, *(
-                name for alias in node.names if importlib.util.find_spec(
-                    name := f"{node.module}.{alias.name}"))]
+        above = [node.module] if isinstance(node, ast.ImportFrom) else []
+        names += above + [".".join([*above, alias.name]) for alias in node.names]
     return list(dict.fromkeys(names))
 
 
