@@ -9,19 +9,25 @@ submission's code runs, and `passed` reports a cell only while all of it is unch
 """
 
 import builtins
+import contextlib
 import copy
+import importlib
 import json
 import linecache
 import math
+import random
 import re
 import sys
+import sysconfig
 import time
 from pathlib import Path
+from warnings import catch_warnings, simplefilter
 
 import torch
 from torch import nn
 from torch.autograd import gradcheck
 from torch.nn import functional as F
+from torch.utils import _python_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lab import terminal
@@ -390,9 +396,64 @@ def run_cell(code):
 # While an exercise is graded --------------------------------------------------
 
 
-def guard():
+def settle():
+    """Let a check run as if nothing had been set, until `resume`.
+
+    Whatever a submission chose (a dtype, a device, modes, seeds, hooks of all modules,
+    warnings as errors) is its own affair.
+    """
+    resume()
+    enter, later = settled.enter_context, settled.callback
+    for stack, modes in [
+            (torch.overrides._get_current_function_mode_stack(), torch.overrides),
+            (_python_dispatch._get_current_dispatch_mode_stack(), _python_dispatch)]:
+        for mode in reversed(stack):
+            later(modes._push_mode, mode)
+            modes._pop_mode()
+    for module in (nn.modules.module, sys.modules["torch.optim.optimizer"]):
+        for name, hooks in vars(module).items():
+            if name.startswith("_global_") and isinstance(hooks, dict):
+                later(hooks.update, dict(hooks))
+                hooks.clear()
+    for context in (torch.inference_mode(False), torch.enable_grad(),
+                    torch.autocast("cpu", enabled=False),
+                    torch.autograd.set_detect_anomaly(False), catch_warnings()):
+        enter(context)
+    simplefilter("ignore")
+    for choose, choice, usual in [
+            (torch.set_default_dtype, torch.get_default_dtype(), torch.float32),
+            (torch.set_num_threads, torch.get_num_threads(), threads),
+            (torch.set_deterministic_debug_mode,
+             torch.get_deterministic_debug_mode(), 0),
+            (sys.setrecursionlimit, sys.getrecursionlimit(), recursion),
+            (sys.settrace, sys.gettrace(), None),
+            (sys.setprofile, sys.getprofile(), None)]:
+        later(choose, choice)
+        choose(usual)
+    later(torch.set_rng_state, torch.get_rng_state())
+    manual_seed(0)
+    later(random.setstate, random.getstate())
+    random.seed(0)
+    numpy = sys.modules.get("numpy")
+    if numpy:
+        later(numpy.random.set_state, numpy.random.get_state())
+        numpy.random.seed(0)
+        later(numpy.seterr, **numpy.seterr(all="ignore"))
+
+
+def resume():
+    """Let the submission go on with what it had chosen."""
+    settled.close()
+
+
+settled = contextlib.ExitStack()
+threads, recursion = torch.get_num_threads(), sys.getrecursionlimit()
+
+
+def guard(*names):
     """Remember what the checks rely on, before the submission's code runs.
 
+    That is the modules of these names, this one, torch, and what executes a cell.
     Makes `passed(token)`, which ends every check cell of a submission being graded.
     """
     global passed
@@ -400,44 +461,121 @@ def guard():
     from IPython.display import publish_display_data
 
     shell = get_ipython()
-    attributes, code_of, fail = vars, body, Tampered  # bound: out of reach from now on
+    manager = shell.input_transformer_manager
+    instances = [shell, shell.kernel, shell.compile, shell.events, shell.display_pub,
+                 manager]
+    modules = [sys.modules[__name__], builtins, copy, json, math, re, time, torch, nn,
+               F, nn.init, torch.autograd, torch.linalg, torch.testing, torch.optim,
+               _python_dispatch]
+    torchs = len(modules)
+    for name in names:
+        with contextlib.suppress(ImportError):   # as of a function in a module
+            modules.append(importlib.import_module(name))
+    classes = [value for module in modules if module not in (builtins, torch)
+               for value in vars(module).values() if isinstance(value, type)]
+    classes += [torch.Tensor, torch.Generator, *map(type, instances)]
+    classes = {base: None for one in classes for base in one.__mro__
+               if base.__flags__ & CHANGEABLE
+               and not issubclass(base, torch.optim.Optimizer)}   # torch wraps them
+    # Bound here: out of reach from now on.
+    attributes, code_of, from_library, fail = vars, body, installed, Tampered
+    kind_of, imported = type, sys.modules
+    built_in, every = set(vars(builtins)), [*modules, *classes, *instances]
+    # Other libraries may replace their own by their own, as pyplot does.
+    loose = LATER + [(owner, name) for owner in modules[torchs:]
+                     if owner not in modules[:torchs] for name in vars(owner)]
+    known = [(owner, name, value, code_of(value)) for owner in every
+             for name, value in attributes(owner).items()
+             if (callable(value) or isinstance(value, METHODS)) and name not in SHOWN]
+    kinds = [(owner, type(owner), getattr(owner, "__mro__", None)) for owner in every]
+    places = [(name, module) for name, module in sys.modules.items()
+              if module in modules]
+    # A name that is new may hide one that is looked up behind it.
+    hidden = [(owner, built_in - set(attributes(owner)) - SHOWN) for owner in modules]
+    hidden += [(owner, set(dir(owner)) - set(attributes(owner)) - SHOWN)
+               for owner in classes]
+    hidden += [(owner, {name for name in dir(type(owner)) if name not in SHOWN
+                        and callable(getattr(type(owner), name, None))}
+                - set(attributes(owner))) for owner in instances]
 
-    def hooks():
-        """What IPython does to the text of a cell, or around it."""
-        manager = shell.input_transformer_manager
+    def transformers():
+        """What IPython does to the text of a cell."""
         return [list(functions) for functions in (
             shell.ast_transformers, manager.cleanup_transforms, manager.line_transforms,
-            manager.token_transformers, shell.input_transformers_post,
-            *shell.events.callbacks.values())]
+            manager.token_transformers, shell.input_transformers_post)]
+
+    def callbacks():
+        """What IPython does around a cell."""
+        return [one for each in shell.events.callbacks.values() for one in each]
+
+    def audit(event, arguments):
+        """Let no further hook see the text of every cell."""
+        if event == "sys.addaudithook":
+            audited.append(event)
+            raise RuntimeError
 
     def passed(token):
         """Report that a cell came to its end; Tampered where that means nothing."""
+        for owner, kind, bases in kinds:
+            if kind_of(owner) is not kind or bases != getattr(owner, "__mro__", None):
+                raise fail(f"{of(owner)} was changed")
+        for name, module in places:
+            if imported.get(name) is not module:
+                raise fail(f"{name} was replaced")
         for owner, name, value, code in known:
             now = attributes(owner).get(name)
-            if now is not value or code_of(now) is not code:
+            if (now is not value or code_of(now) != code) and not (
+                    (owner, name) in loose and from_library(now)):
                 raise fail(f"{of(owner)}.{name} was changed")
-        for name in attributes(shell):
-            if name not in own and name in methods:
-                raise fail(f"{of(shell)}.{name} was changed")
-        if hooks() != hooked:
+        for owner, names in hidden:
+            for name in names & attributes(owner).keys():
+                raise fail(f"{of(owner)}.{name} was changed")
+        if transformers() != transforming or any(
+                not from_library(one) for one in callbacks() if one not in called):
             raise fail("IPython was given a hook")
+        if audited:
+            raise fail("Python was given an audit hook")
         publish_display_data({PASSED: token})
 
     def of(owner):
         return getattr(owner, "__name__", type(owner).__name__)
 
-    owners = [sys.modules[__name__], builtins, copy, json, math, re, time, torch, nn, F,
-              torch.autograd, torch.testing, torch.optim, torch.Tensor, nn.Module,
-              torch.Generator, Hint, shell, *type(shell).__mro__]
-    known = [(owner, name, value, code_of(value)) for owner in owners
-             for name, value in attributes(owner).items()
-             if callable(value) and name not in REPLACED]
-    own, methods, hooked = set(attributes(shell)), set(dir(type(shell))), hooks()
+    transforming, called, audited = transformers(), callbacks(), []
+    sys.addaudithook(audit)
 
 
-# By Jupyter for every cell, and by torch itself once there is an optimizer.
-REPLACED = ["input", "manual_seed"]
+def installed(function):
+    """Whether a function is one of an installed library, as its file has it."""
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if code is None or not code.co_filename.startswith(LIBRARIES):
+        return False
+    try:
+        waiting = [compile(Path(code.co_filename).read_bytes(), code.co_filename,
+                           "exec")]
+    except (OSError, SyntaxError, ValueError):
+        return False
+    for one in waiting:
+        waiting += [part for part in one.co_consts if isinstance(part, type(one))]
+    return code in waiting
 
 
 def body(value):
-    return getattr(value, "__code__", None)
+    """What a function does: its code and the values that it takes by default."""
+    value = getattr(value, "fget", None) or getattr(value, "__func__", value)
+    if not isinstance(value, type(body)):
+        return None
+    return [id(value.__code__), id(value.__defaults__),
+            *map(id, (value.__kwdefaults__ or {}).values())]
+
+
+METHODS = property, classmethod, staticmethod, type(type.__mro__)
+CHANGEABLE = 1 << 9   # of a class's flags: it is made by Python code
+LIBRARIES = tuple({sysconfig.get_path(name) for name in (
+    "stdlib", "platstdlib", "purelib", "platlib")})
+# What torch replaces when it first compiles something, or needs an optimizer.
+LATER = [(torch, "manual_seed"), (nn.Module, "__init__"), (nn.Module, "__setstate__")]
+# What shows something, and decides nothing; what torch sets with the default dtype.
+SHOWN = {
+    "__repr__", "__str__", "__format__", "print", "help", "input", "display", "Storage",
+    "showtraceback", "_showtraceback", "showsyntaxerror", "showindentationerror",
+    "InteractiveTB", "SyntaxTB", "CustomTB", "custom_exceptions", "pycolorize"}

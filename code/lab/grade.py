@@ -38,6 +38,7 @@ from lab.limits import PROCESSES, Worker  # noqa: E402
 from lab.submissions import digest  # noqa: E402
 from lab.tables import one_line  # noqa: E402
 
+MACHINE = sandbox.Machine()
 GRADES = ROOT / "out" / "grades"
 REVIEW = ["student", "exercise", "cell", "why", "score", "of", "points", "comment"]
 FILLED_IN = ["student", "exercise", "cell", "points", "comment"]
@@ -133,7 +134,8 @@ class Course:
             work.name.encode(), work.digest.encode(), str(limits).encode(),
             path.read_bytes(), *(
                 (LAB / f"{name}.py").read_bytes() for name in
-                [*modules, "cells", "exercises", "sandbox", "verdicts"]))
+                [*modules, "cells", "exercises", "sandbox", "scrutiny",
+                 "verdicts"]))
 
     def marks(self):
         """{exercise: what its cells can be told by}."""
@@ -169,17 +171,32 @@ def prepared(course, work):
 
 
 def executed(notebook, lab, args):
-    """The notebook after it ran in the sandbox, however far it came."""
+    """The notebook after it ran in the sandbox, however far it came.
+
+    What was ended because the machine ran out of memory is executed again, alone: it
+    may have been a neighbor's fault.
+    """
     if notebook is None:
         return None
+    with MACHINE.shared():
+        result = in_process(notebook, lab, args)
+    if result.metadata.get("starved"):
+        with MACHINE.alone():
+            result = in_process(notebook, lab, args)
+    return result
+
+
+def in_process(notebook, lab, args):
+    """The notebook after it was executed by a process of its own."""
     with tempfile.TemporaryDirectory(prefix="grade-") as temporary:
         path = Path(temporary) / "run.ipynb"
         nbformat.write(notebook, path)
         process = PROCESSES.Process(target=sandbox.execute, daemon=True, args=(
-            path, lab, args.cell_seconds, args.seconds, data_folder(), not args.unsafe))
+            path, lab, data_folder(), not args.unsafe,
+            sandbox.Limits(args.cell_seconds, args.seconds)))
         process.start()
         process.join(args.seconds + 120)
-        process.kill()   # bubblewrap ends with it
+        process.kill()   # all that it has started ends with it
         process.join()
         result = nbformat.read(path, as_version=4)
         if process.exitcode and "ended" not in result.metadata:

@@ -14,7 +14,7 @@ import secrets
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbgrader.utils import is_grade, is_locked, is_solution
 
-from lab import exercises
+from lab import exercises, scrutiny
 from lab.cells import part, plain
 
 PASSED = "application/vnd.lab.passed"   # as lab.checks has it
@@ -38,15 +38,19 @@ QUOTES = "the message quotes hidden tests"
 def instrumented(cells):
     """The notebook that is executed, and [(index in cells, kind, token)] of its cells.
 
-    A check cell imports anew what locked cells import, and reports its end with a
-    token that nothing could know before. A canary follows, of checks that must fail:
-    it would report the token reversed for one that passes, and reports its own end.
+    A check cell imports anew what locked cells import, takes Python's own names from
+    Python, and reports its end with a token that nothing could know before. A canary
+    follows, of checks that must fail: it would report the token reversed for one that
+    passes, and reports its own end.
     """
-    imports = "\n".join(
-        ast.unparse(node) for cell in cells if cell.cell_type == "code"
-        and is_locked(cell) for node in ast.parse(cell.source).body
-        if isinstance(node, ast.Import | ast.ImportFrom))
-    imports += "\nimport torch, lab.checks\nfrom lab import checks"
+    locked = [ast.parse(cell.source) for cell in cells
+              if cell.cell_type == "code" and is_locked(cell)]
+    imported = [node for tree in locked for node in tree.body
+                if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports = "\n".join(map(ast.unparse, imported))
+    imports += "\nimport builtins, torch, lab.checks\nfrom lab import checks"
+    modules = ", ".join(map(repr, modules_of(imported)))
+    pythons = Pythons(locked)
     notebook = new_notebook(metadata={"kernelspec": exercises.KERNEL})
     roles = []
 
@@ -55,7 +59,7 @@ def instrumented(cells):
         roles.append((index, kind, token))
 
     # A cell may have more time than others: `# %% nbgrader={...} seconds=300`.
-    add(None, "guard", "import lab.checks\nlab.checks.guard()", seconds=120)
+    add(None, "guard", f"import lab.checks\nlab.checks.guard({modules})", seconds=120)
     for index, cell in enumerate(cells):
         if cell.cell_type != "code":
             continue
@@ -63,16 +67,50 @@ def instrumented(cells):
             add(index, "own", cell.source, **limit(cell))
             continue
         token = secrets.token_hex(16)
-        add(index, "check", f"{imports}\n{cell.source}\n{reported(token)}", token,
-            **limit(cell))
+        add(index, "check", f"{imports}\nlab.checks.settle()\n"
+            f"{pythons.of(cell.source)}\n{reported(token)}", token, **limit(cell))
         token = secrets.token_hex(16)
         canary = "\n".join(
             f"try:\n    {line}\nexcept Exception:\n    pass\nelse:\n"
             f"    {reported(token[::-1])}"
             for line in random.sample(CANARIES, len(CANARIES)))
-        add(index, "canary", f"{imports}\n{canary}\n{reported(token)}", token,
-            seconds=120)
+        add(index, "canary", f"{imports}\n{pythons.of(canary)}\nlab.checks.resume()\n"
+            f"{reported(token)}", token, seconds=120)
     return notebook, roles
+
+
+def modules_of(imports):
+    """Names of what these statements import, and of where it is from."""
+    names = []
+    for node in imports:
+        above = [node.module] if isinstance(node, ast.ImportFrom) else []
+        names += above + [".".join([*above, alias.name]) for alias in node.names]
+    return list(dict.fromkeys(names))
+
+
+class Pythons(ast.NodeTransformer):
+    """Has a check take Python's own names, such as `sum`, from where they are.
+
+    A submission may give them another meaning, as `from torch import *` does. But for
+    those that the exercise itself gives one.
+    """
+
+    def __init__(self, trees):
+        own = {name for tree in trees for node in ast.walk(tree) for name in (
+            getattr(node, "name", None), getattr(node, "asname", None),
+            getattr(node, "arg", None), getattr(node, "id", None) if isinstance(
+                getattr(node, "ctx", None), ast.Store) else None)}
+        # The compiler has to see the word super.
+        self.names = {name for name in vars(builtins)
+                      if not name.startswith("_")} - own - {"super"}
+
+    def visit_Name(self, node):
+        if node.id not in self.names or not isinstance(node.ctx, ast.Load):
+            return node
+        return ast.Attribute(ast.Name("builtins", ast.Load()), node.id, ast.Load())
+
+    def of(self, source):
+        return ast.unparse(ast.fix_missing_locations(self.visit(ast.parse(source))))
 
 
 def limit(cell):
@@ -99,16 +137,16 @@ def judged(cells, executed, roles, secret):
         notes.append(("", f"it was not executed to its end: {ended}"))
     for (index, kind, token), done in zip(roles[1:], executed.cells[1:]):
         cell, name = cells[index], part(cells[index]) or ""
-        tokens = [output.data.get(PASSED) for output in done.outputs
-                  if output.output_type == "display_data"]
+        tokens = [output.data[PASSED] for output in done.outputs
+                  if output.output_type == "display_data" and PASSED in output.data]
         errors = {output.ename: output for output in done.outputs
                   if output.output_type == "error"}
         error = errors.get("CellTimeoutError") or next(iter(errors.values()), None)
         passed = token in tokens
-        if "Tampered" in errors or kind == "canary" and token[::-1] in tokens:
+        forged = tampering(kind, token, tokens, errors, done.metadata.get("status"))
+        if forged:
             trusted = False
-            notes.append((name, errors["Tampered"].evalue if "Tampered" in errors
-                          else "a check that must fail has passed"))
+            notes.append((name, forged))
         elif kind == "canary":
             if not passed and not cell.outputs:   # what would show it was prevented
                 cell.outputs = [told(error, ended, secret)]
@@ -121,10 +159,6 @@ def judged(cells, executed, roles, secret):
             notes.append((name, "the cell is not valid Python"))
         if kind == "check":
             cell.outputs = [] if passed else [told(error, ended, secret)]
-            shadowed = passed and redefined(cells[:index], cell)
-            if shadowed:
-                notes.append((name, "the checks use names that were redefined: "
-                              + ", ".join(shadowed)))
         elif kind == "own":
             cell.outputs = [told(error, ended, secret)] if error else []
             if is_grade(cell):   # a human looks at them
@@ -135,7 +169,24 @@ def judged(cells, executed, roles, secret):
         refuse(cells, LATER)
         notes += [(part(cell), "tampered with: no points before you looked")
                   for cell in cells if is_check(cell)]
-    return notes
+    return notes + scrutiny.notes(cells, part)
+
+
+def tampering(kind, token, tokens, errors, status):
+    """What shows in the outputs of a cell that reports were forged; None if nothing."""
+    if kind != "own" and "Tampered" in errors:
+        return f"tampered with: {first_line(errors['Tampered'].evalue)}"
+    if kind == "canary" and token[::-1] in tokens:
+        return "tampered with: a check that must fail has passed"
+    if set(tokens) - {token}:
+        return "tampered with: a report that no check has made"
+    if token in tokens and status == "error" and "CellTimeoutError" not in errors:
+        return "tampered with: a check has reported its end, and failed"
+    return None
+
+
+def first_line(text):
+    return (plain(text).strip().splitlines() or [""])[0][:200]
 
 
 def refuse(cells, why):
@@ -168,20 +219,3 @@ def figures(outputs):
 
 def error_output(name, value):
     return new_output("error", ename=name, evalue=value, traceback=[])
-
-
-def redefined(cells, check):
-    """Names of Python's own that the check uses and the student's cells assign."""
-    used = {node.id for node in ast.walk(ast.parse(check.source))
-            if isinstance(node, ast.Name)} & set(vars(builtins))
-    assigned = set()
-    for cell in cells:
-        try:
-            body = ast.parse(cell.source).body if cell.cell_type == "code" else []
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-        for node in body:
-            assigned |= {node.name} if hasattr(node, "name") else {
-                name.id for name in ast.walk(node) if isinstance(name, ast.Name)
-                and isinstance(name.ctx, ast.Store)}
-    return sorted(used & assigned)
