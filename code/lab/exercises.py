@@ -10,7 +10,6 @@ import ast
 import copy
 import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -179,7 +178,7 @@ def main():
     parser.add_argument("names", nargs="*", metavar="NAME", help="an exercise")
     for path in asked(parser.parse_args().names):
         folder = make(path)
-        print(f"wrote {os.path.relpath(folder)} "
+        print(f"wrote {terminal.shown(folder)} "
               f"({sum(points(source(path)).values()):g} points)")
 
 

@@ -2,11 +2,10 @@
 
 import io
 import json
-import os
 import sys
 from itertools import zip_longest
 
-from lab import results
+from lab import results, terminal
 from lab.diagrams import architecture
 from lab.look import (BESIDE, FULL, HEAVY, PALETTE, SMALL, TEXT, THIN, TITLE, array,
                       as_picture, canvas, color, crop, darken, quietly, settle, sheet,
@@ -505,7 +504,7 @@ def save(figure, name, format="svg"):
     for path, content in files.items():
         with results.atomic(path) as temporary:
             temporary.write_bytes(content)
-    print(f"wrote {os.path.relpath(folder / name)}.{format}")
+    print(f"wrote {terminal.shown(folder / name)}.{format}")
 
 
 def _display(data, format, name):

@@ -37,6 +37,7 @@ from lab.feedback import PAGE, section  # noqa: E402
 from lab.limits import PROCESSES, Worker  # noqa: E402
 from lab.submissions import digest  # noqa: E402
 from lab.tables import one_line  # noqa: E402
+from lab.terminal import shown  # noqa: E402
 
 MACHINE = sandbox.Machine()
 GRADES = ROOT / "out" / "grades"
@@ -402,10 +403,6 @@ def reviewed(work, graded, given, comments):
                      one_line("; ".join(dict.fromkeys(reasons)), 1000), *score, points,
                      comments.get((work.student, work.exercise, name), "")])
     return rows
-
-
-def shown(path):
-    return os.path.relpath(path)
 
 
 def grade_folder(folder, args):

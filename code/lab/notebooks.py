@@ -84,7 +84,7 @@ def make(module, arguments):
         "name": "python3", "display_name": "Python 3", "language": "python"}
     with results.atomic(path) as temporary:
         nbformat.write(notebook, temporary)
-    print(f"wrote {os.path.relpath(path)} ({time.perf_counter() - start:.0f} s)",
+    print(f"wrote {terminal.shown(path)} ({time.perf_counter() - start:.0f} s)",
           flush=True)
 
 

@@ -111,7 +111,7 @@ def main():
             print(f"recording {name}: {', '.join(modules[name])}", flush=True)
             start = time.perf_counter()
             record(name, modules[name])
-            print(f"wrote static/recorded/{name}.json "
+            print(f"wrote {terminal.shown(RECORDED / f'{name}.json')} "
                   f"({time.perf_counter() - start:.0f} s)", flush=True)
     print(f"fresh: {len(names or modules)} of {len(names or modules)} recordings")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from lab import UserError
+from lab import UserError, terminal
 
 run = None  # the current Run, from begin(); None outside a run
 
@@ -120,7 +120,7 @@ def save(facts):
         temporary.write_text(
             json.dumps(entries, indent=2, ensure_ascii=False) + "\n", "utf-8",
             errors="replace")  # a file's name in the command may be no text
-    print(f"\nwrote {os.path.relpath(path)}")
+    print(f"\nwrote {terminal.shown(path)}")
 
 
 def read(path):

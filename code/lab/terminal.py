@@ -1,4 +1,4 @@
-"""Standard output and standard error that never end a program."""
+"""Standard output and standard error that never end a program, and paths in them."""
 
 import codecs
 import io
@@ -27,6 +27,14 @@ def prepare():
             stream = _lasting(stream, number)
         stream.reconfigure(errors="plain")
         setattr(sys, name, stream)
+
+
+def shown(path):
+    """A path as one names it from the working directory."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:  # on Windows, on another drive
+        return str(path)
 
 
 def _in_plain(error):
