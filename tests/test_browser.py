@@ -169,14 +169,16 @@ FIT = {
 ROOM = DECK.partition("<!--s-->")[0] + "".join(
     f"<!--s-->\n\n## {title}\n\n{text}\n\n" for title, text in (UNFIT | FIT).items())
 
-TEXTS = {"room": ROOM, "sample": DECK, "diagram": DIAGRAM, "broken": BROKEN, "watched": DECK}
+TEXTS = {"room": ROOM, "sample": DECK, "diagram": DIAGRAM, "broken": BROKEN,
+         "watched": DECK}
 
 
 MISFITS = """async () => {
   const { misfit } = await import(new URL("static/fit.js", location.href).href);
   await document.fonts.ready;
   return [...document.querySelectorAll(".pdf-page section")]
-    .filter(misfit).map((slide) => slide.querySelector("h1, h2").textContent);
+    .filter(misfit)
+    .map((slide) => slide.querySelector("h1, h2").textContent);
 }"""
 
 

@@ -203,7 +203,8 @@ def user_settings():
 @pytest.mark.parametrize("settings", [
     "classic", "dark_background", "ggplot", {"text.usetex": True}, {"font.size": 40},
     {"savefig.dpi": 10, "savefig.bbox": "tight", "savefig.format": "pdf"},
-    {"figure.constrained_layout.use": True, "figure.dpi": 300, "path.sketch": (1, 9, 1)},
+    {"figure.constrained_layout.use": True, "figure.dpi": 300,
+     "path.sketch": (1, 9, 1)},
 ], ids=str)
 def test_a_users_settings_change_no_figure(user_settings, settings):
     def draw():

@@ -85,7 +85,8 @@ CALLS = [
     {"method": "triggerKey", "args": [83]},
     {"namespace": "reveal-notes", "type": "heartbeat"},
     {"namespace": "reveal-notes", "type": "connected"},
-    {"namespace": "reveal-notes", "type": "call", "methodName": "next", "arguments": []},
+    {"namespace": "reveal-notes", "type": "call", "methodName": "next",
+     "arguments": []},
     {"namespace": "reveal", "eventName": "ready"},
 ]
 ATTACK = """(calls) => {
@@ -97,7 +98,8 @@ ATTACK = """(calls) => {
         target.postMessage(call, "*");
     }
 }"""
-COUNT = "addEventListener('message', () => window.heard = (window.heard ?? 0) + 1, true)"
+COUNT = ("addEventListener('message', "
+         "() => window.heard = (window.heard ?? 0) + 1, true)")
 HAS_HEARD = f"() => window.heard >= {2 * len(CALLS)}"
 
 

@@ -1,4 +1,4 @@
-"""The static site of the lectures as they are: valid pages, and no link that is dead."""
+"""The static site of the lectures as they are: valid pages, and no dead link."""
 
 import json
 import re
