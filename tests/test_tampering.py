@@ -311,8 +311,8 @@ def test_a_human_is_told_of_what_is_redefined():
 
 
 @pytest.mark.parametrize("source", [
-    *ORDINARY, *{cell.source for path in exercises.EXERCISES.glob("*.py")
-                 for cell in exercises.source(path).cells
-                 if cell.cell_type == "code"}])
+    *ORDINARY, *sorted({cell.source for path in exercises.EXERCISES.glob("*.py")
+                        for cell in exercises.source(path).cells
+                        if cell.cell_type == "code"})])
 def test_nobody_has_to_look_at_ordinary_code(source):
     assert not scrutiny.suspicious(source)
