@@ -147,14 +147,13 @@ def worked_on(source, unsolved, cells):
     given = {part(cell): same(cell.source) for cell in unsolved.cells if part(cell)}
     merged, _ = restored(source, unsolved, copy.deepcopy(cells))
     return any(same(cell.source) not in ("", given.get(part(cell)))
-               for cell in merged if not is_locked(cell) and not comment(cell))
+               for cell in merged if not is_locked(cell) and not is_idle(cell))
 
 
-def comment(cell):
-    """Whether a code cell has nothing but comments."""
+def is_idle(cell):
+    """Whether a code cell has nothing but comments and imports."""
     return cell.cell_type == "code" and all(
-        line.lstrip().startswith("#") for line in cell.source.splitlines()
-        if line.strip())
+        re.match(r"\s*(#|import |from |$)", line) for line in cell.source.splitlines())
 
 
 def same(text):
@@ -171,11 +170,13 @@ def recognized(unsolved, cells):
     lost = Lost([cell for cell in unsolved.cells if part(cell) not in had])
     if not lost.cells:
         return cells
-    of_part = {part(cell): index for index, cell in enumerate(unsolved.cells)}
+    of_part = {part(cell): index for index, cell in enumerate(unsolved.cells)
+               if part(cell)}
     of_text = {same(cell.source): index for index, cell in enumerate(unsolved.cells)}
     found, at = [], -1
     for cell in cells:
-        for piece in [cell] if part(cell) in of_part else lost.pieces(cell):
+        is_known = part(cell) in of_part or same(cell.source) in of_text
+        for piece in [cell] if is_known else lost.pieces(cell):
             name = part(piece) if part(piece) in of_part else None
             where = of_part[name] if name else of_text.get(same(piece.source))
             if where is None and lost.answer(unsolved.cells[at + 1:at + 2], piece):
@@ -251,6 +252,8 @@ class Lost:
             elif text.strip():
                 found.append(labelled(text, name))
             before = name
+        for cell in found:
+            cell.source = cell.source.strip("\n")
         return [cell for cell in found if cell.source.strip()]
 
     def label(self, node, before):

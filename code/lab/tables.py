@@ -141,17 +141,18 @@ def parsed(path, text, columns):
     separator = re.match(r'"?sep=(.)"?[,;\t]*\r?\n?', text, re.I)
     if separator:
         text = text[separator.end():]
-    first = 1 + bool(separator)
-    candidates = [separator[1]] if separator else DELIMITERS
-    for delimiter in candidates:
+    for delimiter in [separator[1]] if separator else DELIMITERS:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter,
                             strict=True)
+        lines, number = [], 1 + bool(separator)
         try:
-            lines = [(reader.line_num + first, line) for line in reader]
+            for line in reader:
+                lines.append((number, line))
+                number = reader.line_num + 1 + bool(separator)
         except csv.Error as error:
-            if delimiter in (text.splitlines() or [""])[0]:
-                raise UserError(f"{path}, line {reader.line_num + first - 1}: {error}; "
-                                "nothing of it was taken") from None
+            if delimiter in text.partition("\n")[0]:
+                raise UserError(f"{path}, line {number}: {error}; nothing of it was "
+                                "taken") from None
             continue
         filled = [(number, line) for number, line in lines
                   if any(map(str.strip, line))]
