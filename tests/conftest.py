@@ -27,8 +27,11 @@ CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-network
 
 # Tests of these files start kernels, browsers, sandboxes or servers, which would take
 # the cores from each other: one worker runs them all.
-STARTS_PROGRAMS = ["test_grade", "test_live_browser", "test_commands", "test_browser",
-                   "test_exercises", "test_live", "test_checks", "test_node"]
+STARTS_PROGRAMS = [
+    "test_grade", "test_live_browser", "test_commands", "test_browser",
+    "test_tampering", "test_sandbox", "test_submissions", "test_review",
+    "test_exercises", "test_live", "test_live_server", "test_foreign_pages",
+    "test_site", "test_checks", "test_node"]
 GROUPS = [*STARTS_PROGRAMS, "test_modules", "test_parity"]  # the longest first
 
 

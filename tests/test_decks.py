@@ -166,7 +166,8 @@ def test_a_run_with_a_proof_that_has_not_passed_fails(tmp_path, copy_lectures):
     for file in [*lectures.glob("slides/*.md"), *lectures.glob("tests/test_*.py")]:
         file.unlink()
     deck, tests = lectures / "slides/a.md", lectures / "tests/test_a.py"
-    deck.write_text("# A\n\n[proven](../tests/test_a.py#test_proof[one])\n")
+    deck.write_text("---\ntitle: A\nfamily: A\ndate: 2026-11-28\n---\n# A\n\n"
+                    "[proven](../tests/test_a.py#test_proof[one])\n")
     shutil.copy(ROOT / "pytest.ini", lectures)
 
     def run_all(test, *options):
@@ -181,7 +182,7 @@ def test_a_run_with_a_proof_that_has_not_passed_fails(tmp_path, copy_lectures):
     skipped = "pytest.skip()"
     done = run_all(skipped)
     assert done.returncode == 1
-    assert f"slides/a.md:3: {target} did not pass in this run" in done.stdout
+    assert f"slides/a.md:8: {target} did not pass in this run" in done.stdout
     assert run_all(skipped, "-n0").returncode == 1
     assert run_all(skipped, "-k", "two").returncode == 0
     assert run_all("assert which == 'two'").returncode == 1
