@@ -4,7 +4,6 @@ import importlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from functools import cache
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import place, proofs, references, unproven
 from lab import record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,8 +57,14 @@ def node(*words):
     return json.loads(done.stdout)
 
 
-def of_deck(deck):
-    return [each for each in references() if each["deck"] == f"slides/{deck}"]
+def references(deck=None):
+    """All references of one deck, or of all."""
+    found = node("slides/engine/references.mjs", "--json")
+    return [each for each in found if not deck or each["deck"] == f"slides/{deck}"]
+
+
+def place(reference):
+    return "{deck}:{line}".format(**reference)
 
 
 @cache
@@ -70,7 +74,7 @@ def facts(name):
 
 @every_deck
 def test_every_reference_resolves(deck, run):
-    found = of_deck(deck)
+    found = references(deck)
     wrong = [f"{place(each)}: {each.get('target', '')}: {each['error']}"
              for each in found if not each["ok"]]
     assert not wrong, "\n" + "\n".join(wrong)
@@ -81,7 +85,7 @@ def test_every_reference_resolves(deck, run):
 @every_deck
 def test_every_fact_is_what_the_module_computes(deck):
     wrong = []
-    for each in of_deck(deck):
+    for each in references(deck):
         if each["kind"] == "fact" and each["ok"]:
             computed = facts(each["module"]).get(each["key"])
             if computed != each["value"]:
@@ -152,43 +156,21 @@ def test_a_cell_that_leans_on_another_is_found(tmp_path):
     assert "a.md:1" not in wrong
 
 
-def test_every_proof_is_a_test(run):
-    """Whether they have passed is asked at the end of a run of all tests."""
-    tests = run.tests if run.is_whole else collect(
-        {each["file"] for each in proofs()})
-    wrong = unproven(proofs(), tests, passed=tests)
+@pytest.mark.last
+def test_every_proof_has_passed(run):
+    """In a run of all tests; in others, the tests that decks cite are there."""
+    proofs = [each for each in references() if each["kind"] == "proof" and each["ok"]]
+    tests = run.tests if run.is_whole else collect({each["file"] for each in proofs})
+    wrong = []
+    for proof in proofs:
+        cited = {test for test in tests  # without parameters it stands for all of them
+                 if test == proof["target"] or test.startswith(f"{proof['target']}[")}
+        if not cited:
+            wrong.append(f"{place(proof)}: there is no test {proof['target']}")
+        elif run.is_whole:
+            wrong += [f"{place(proof)}: {test} did not pass in this run"
+                      for test in sorted(cited - run.passed)]
     assert not wrong, "\n" + "\n".join(wrong)
-
-
-def test_a_run_with_a_proof_that_has_not_passed_fails(tmp_path, copy_lectures):
-    """Also where two workers run its tests, and the test was only skipped."""
-    lectures = copy_lectures()
-    for file in [*lectures.glob("slides/*.md"), *lectures.glob("tests/test_*.py")]:
-        file.unlink()
-    deck, tests = lectures / "slides/a.md", lectures / "tests/test_a.py"
-    deck.write_text("---\ntitle: A\nfamily: A\ndate: 2026-11-28\n---\n# A\n\n"
-                    "[proven](../tests/test_a.py#test_proof[one])\n")
-    shutil.copy(ROOT / "pytest.ini", lectures)
-
-    def run_all(test, *options):
-        tests.write_text("import pytest\n\n"
-                         "@pytest.mark.parametrize('which', ['one', 'two'])\n"
-                         f"def test_proof(which):\n    {test}\n")
-        return subprocess.run([sys.executable, "-m", "pytest", *options], cwd=lectures,
-                              capture_output=True, text=True)
-
-    target = "tests/test_a.py::test_proof[one]"
-    assert run_all("pass").returncode == 0
-    skipped = "pytest.skip()"
-    done = run_all(skipped)
-    assert done.returncode == 1
-    assert f"slides/a.md:8: {target} did not pass in this run" in done.stdout
-    assert run_all(skipped, "-n0").returncode == 1
-    assert run_all(skipped, "-k", "two").returncode == 0
-    assert run_all("assert which == 'two'").returncode == 1
-    deck.write_text(deck.read_text().replace("one", "three"))
-    done = run_all("pass")
-    assert done.returncode == 1 and "there is no test" in done.stdout
 
 
 def collect(files):
@@ -196,7 +178,7 @@ def collect(files):
     if not files:
         return set()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-n0", *sorted(files)],
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", *sorted(files)],
         cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return set(done.stdout.splitlines())
