@@ -16,6 +16,7 @@ from nbgrader.utils import is_locked, is_solution
 from lab import UserError
 
 TEXT = 2 ** 18   # characters of all cells together
+CODE = 2 ** 16   # of a code cell: Python's own parser takes seconds for more
 CELLS = 2000
 PICTURE = re.compile(r"data:[\w/+.-]+;base64,[\w+/=\s]+")   # pasted into a text
 TEXT_ONLY = "text only"   # in place of a grade_id
@@ -41,6 +42,8 @@ def read(name, content):
         raise UserError("it cannot be read as a notebook or script: "
                         f"{type(error).__name__}") from None
     check_size(cells, sum(len(cell.source) for cell in cells))
+    if any(len(cell.source) > CODE for cell in cells if cell.cell_type == "code"):
+        raise UserError(f"it has a code cell of more than {CODE:,} characters")
     return cells
 
 
@@ -95,15 +98,16 @@ def part(cell):
 
 
 def defined(source):
-    """Names that a cell's source defines at its top level."""
-    return {function or value for function, value in DEFINED.findall(source)}
+    """What a source defines at its top level: "def NAME", or NAME for a value."""
+    return {f"def {function}" if function else value
+            for function, value in DEFINED.findall(source)}
 
 
 def marks(cells):
-    """What cells can be told by: grade_ids, and names of functions and classes."""
+    """What cells can be told by: grade_ids, and functions and classes."""
     return {part(cell) for cell in cells if part(cell)} | {
-        f"def {name}" for cell in cells if cell.cell_type == "code"
-        for name, _ in DEFINED.findall(cell.source) if name}
+        name for cell in cells if cell.cell_type == "code"
+        for name in defined(cell.source) if name.startswith("def ")}
 
 
 def restored(source, unsolved, cells):
@@ -144,10 +148,18 @@ def restored(source, unsolved, cells):
 
 def worked_on(source, unsolved, cells):
     """Whether cells differ from those that were handed out."""
-    given = {part(cell): same(cell.source) for cell in unsolved.cells if part(cell)}
+    given = {part(cell): essence(cell) for cell in unsolved.cells if part(cell)}
     merged, _ = restored(source, unsolved, copy.deepcopy(cells))
-    return any(same(cell.source) not in ("", given.get(part(cell)))
+    return any(essence(cell) not in ("", given.get(part(cell)))
                for cell in merged if not is_locked(cell) and not is_idle(cell))
+
+
+def essence(cell):
+    """The text of a cell; of code without comments, which tools move or add."""
+    if cell.cell_type != "code":
+        return same(cell.source)
+    return "\n".join(line.rstrip() for line in cell.source.splitlines()
+                     if line.strip() and not line.lstrip().startswith("#"))
 
 
 def is_idle(cell):
@@ -176,11 +188,16 @@ def recognized(unsolved, cells):
     found, at = [], -1
     for cell in cells:
         is_known = part(cell) in of_part or same(cell.source) in of_text
+        answer = None
         for piece in [cell] if is_known else lost.pieces(cell):
             name = part(piece) if part(piece) in of_part else None
             where = of_part[name] if name else of_text.get(same(piece.source))
             if where is None and lost.answer(unsolved.cells[at + 1:at + 2], piece):
-                where = at + 1
+                where, answer = at + 1, piece
+            elif where is None and answer and piece.cell_type == "code" and (
+                    answer is found[-1]):   # the next statement of the same cell
+                answer.source += "\n" + piece.source
+                continue
             if where is not None:
                 at, name = where, part(unsolved.cells[where])
             piece.metadata = nbformat.from_dict({"nbgrader": {"grade_id": name}})
@@ -264,7 +281,7 @@ class Lost:
         if known or isinstance(node, ast.Expr) and isinstance(
                 node.value, ast.Constant):
             return TEXT_ONLY
-        names = [getattr(node, "name", None), *(
+        names = [f"def {getattr(node, 'name', None)}", *(
             getattr(target, "id", None) for target in getattr(node, "targets", []))]
         return next((self.solutions[name] for name in names
                      if name in self.solutions), None)

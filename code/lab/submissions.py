@@ -292,7 +292,7 @@ def digest(*parts):
 
 
 def owner_of(parts, sources):
-    """Whose a file is; a folder such as "notebook" is a name where there is no other."""
+    """Whose a file is; a folder such as "notebook" is a name if there is no other."""
     folder = one_line(parts[-2], NAME) if len(parts) > 1 else UNKNOWN
     return named(parts, sources) or Owner(folder, parts)
 

@@ -115,24 +115,23 @@ def read(path, columns, known):
 def decodings(content):
     """The texts that a file can be, the likeliest first."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        names = ["utf-16"]
-    elif b"\0" in content[:200]:
-        names = ["utf-16-le" if content[1:2] == b"\0" else "utf-16-be"]
-    else:
-        names = ["utf-8-sig"]
-    texts = [text for name in names if (text := decoded(content, name)) is not None]
-    if texts or names != ["utf-8-sig"]:
-        return texts
-    texts = [text for name in ["cp1252", "mac-roman"]
-             if (text := decoded(content, name)) is not None]
-    return sorted(texts, key=lambda text: -len(re.findall("[ß-öø-ÿÄÖÜÉ]", text)))
+        return decoded(content, "utf-16")
+    if b"\0" in content[:200]:
+        return decoded(content, "utf-16-le" if content[1:2] == b"\0" else "utf-16-be")
+    return decoded(content, "utf-8-sig") or sorted(
+        decoded(content, "cp1252", "mac-roman"),
+        key=lambda text: -len(re.findall("[ß-öø-ÿÄÖÜÉ]", text)))
 
 
-def decoded(content, name):
-    try:
-        return content.decode(name)
-    except UnicodeDecodeError:
-        return None
+def decoded(content, *encodings):
+    """The texts in those of the encodings that it can be in."""
+    texts = []
+    for encoding in encodings:
+        try:
+            texts.append(content.decode(encoding))
+        except UnicodeDecodeError:
+            continue
+    return texts
 
 
 def parsed(path, text, columns):
