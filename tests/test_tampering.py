@@ -303,6 +303,13 @@ def test_a_human_looks_at(source):
     assert why.startswith("look at its code: it uses ") and len(why) < 400
 
 
+@pytest.mark.parametrize("source", [
+    " " * 10 ** 6 + "\n'settrace'", "+".join(["'x'"] * 3000) + "\nsettrace",
+    "(" * 10 ** 5 + "settrace"], ids=["spaces", "sum", "brackets"])
+def test_code_that_is_made_to_be_slow_to_read(source):
+    assert scrutiny.suspicious(source) == ["settrace"]
+
+
 def test_a_human_is_told_of_what_is_redefined():
     cells = [locked("import torch\ntest_set = load()\nSIZE = 3", "setup"),
              new_code_cell("test_set = easy\ndef SIZE(): pass\ntorch = own = 1")]
