@@ -107,7 +107,7 @@ HOSTILE = {
         "def square(x):\n    while True:\n        try:\n            while True: pass\n"
         "        except BaseException:\n            pass"), (2, 0)),
     "gigabyte": ("toy.py", attack(
-        "for _ in range(10 ** 7):\n    print('x' * 100)\n" + SQUARE), (2, 0)),
+        "for _ in range(10 ** 4):\n    print('x' * 10 ** 5)\n" + SQUARE), (2, 0)),
     "one_gigabyte": ("toy.py", attack("print('x' * 10 ** 9)"), (2, 0)),
     "forks": ("toy.py", attack("import os\nwhile True:\n    os.fork()"), (2, 0)),
     "threads": ("toy.py", attack(

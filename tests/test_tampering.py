@@ -16,6 +16,7 @@ from hostile import FORGE, HONEST, HOSTILE, LIAR, attack
 from lab import checks, exercises, grade, sandbox, scrutiny, verdicts
 from ordinary import ORDINARY
 
+pytestmark = pytest.mark.timeout(600)   # of a kernel with many cells, at low priority
 HERE = Path(__file__).resolve().parent
 LIE = "lambda *given, **options: None"
 
@@ -167,7 +168,6 @@ def locked(source, name, **more):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is for Linux")
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("ordinary", [ORDINARY, ORDINARY[::-1]],
                          ids=["forward", "backward"])
 def test_ordinary_cells_are_not_tampering(tmp_path, monkeypatch, ordinary):
@@ -301,6 +301,13 @@ def test_a_human_looks_at(source):
     cell = new_code_cell(source)
     (name, why), = scrutiny.notes([cell], verdicts.part)
     assert why.startswith("look at its code: it uses ") and len(why) < 400
+
+
+@pytest.mark.parametrize("source", [
+    " " * 10 ** 6 + "\n'settrace'", "+".join(["'x'"] * 3000) + "\nsettrace",
+    "(" * 10 ** 5 + "settrace"], ids=["spaces", "sum", "brackets"])
+def test_code_that_is_made_to_be_slow_to_read(source):
+    assert scrutiny.suspicious(source) == ["settrace"]
 
 
 def test_a_human_is_told_of_what_is_redefined():

@@ -70,13 +70,18 @@ def assigned(source):
 
 def suspicious(source):
     """Names and words in this code that a human should look at, sorted."""
-    magics = "\n".join(match[0] for match in MAGIC.finditer(source))
     try:
-        tree = ast.parse(without_magics(source))
+        found = used(ast.parse(without_magics(source)))
+        rest = "\n".join(filter(is_magic, source.split("\n")))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        magics, tree = source, ast.Module([], [])
-    found = set(re.findall(r"\w+", magics)) & (NAMES - ATTRIBUTES) | set(
-        WORDS.findall(magics))
+        found, rest = set(), source
+    return sorted(found | set(re.findall(r"\w+", rest)) & (NAMES - ATTRIBUTES)
+                  | set(WORDS.findall(rest)))
+
+
+def used(tree):
+    """Those that a syntax tree has."""
+    found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             found |= {node.id} & NAMES
@@ -95,15 +100,20 @@ def suspicious(source):
         text = folded(node)
         if text:
             found |= {text} & (NAMES - ATTRIBUTES) | set(WORDS.findall(text))
-    return sorted(found)
+    return found
 
 
 def without_magics(source):
-    """The code with lines that only IPython understands made comments."""
-    return MAGIC.sub(lambda match: f"{match[1]}pass", source)
+    """The code, with `pass` for lines that only IPython understands."""
+    return "\n".join(
+        f"{line[:len(line) - len(line.lstrip())]}pass" if is_magic(line) else line
+        for line in source.split("\n"))
 
 
-MAGIC = re.compile(r"^([ \t]*)([%!?].*|.*\?|\w+ *= *[%!].*)$", re.M)
+def is_magic(line):
+    line = line.strip()
+    return line.startswith(("%", "!", "?")) or line.endswith("?") or bool(
+        re.match(r"\w+ *= *[%!]", line))
 
 
 def by_name(call):
