@@ -16,6 +16,7 @@ from hostile import FORGE, HONEST, HOSTILE, LIAR, attack
 from lab import checks, exercises, grade, sandbox, scrutiny, verdicts
 from ordinary import ORDINARY
 
+pytestmark = pytest.mark.timeout(600)   # of a kernel with many cells, at low priority
 HERE = Path(__file__).resolve().parent
 LIE = "lambda *given, **options: None"
 
@@ -167,7 +168,6 @@ def locked(source, name, **more):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is for Linux")
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("ordinary", [ORDINARY, ORDINARY[::-1]],
                          ids=["forward", "backward"])
 def test_ordinary_cells_are_not_tampering(tmp_path, monkeypatch, ordinary):
