@@ -29,6 +29,7 @@ export function misfit(slide) {
     // Of a formula its pieces count: what is around and in them has invisible struts and margins.
     const isPiece = !element.closest(".katex") || element.matches(".katex .base");
     if (box.width / scale <= 1 || box.height / scale <= 1 || !isPiece || element.matches(apart)) continue;
+    if (!element.checkVisibility()) continue; // such as in <details> that are closed; steps to come are visible to it
     const column = element.parentElement?.closest(".media, .prose")?.getBoundingClientRect();
     const wall = Math.min(column?.right ?? Infinity, frame.left + scale * (slideWidth - margin));
     report(element, box.bottom - (element.closest(".body, h1, h2") ? floor : frame.top + scale * slideHeight), "ends N px too low");

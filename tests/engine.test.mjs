@@ -822,7 +822,7 @@ describe("what looks like Markdown", () => {
     "a claim [^1]", "[^1]: more", "##\u00A0A", "###A", "\uFF03 A", "\\(x\\)", "so \\[a = b\\] holds", "a $x_1 that", "$$\nx", "a $$x$$$$",
     "| a | b |\n| 1 | 2 |", "a\n| a | b |", "| `x | y` | 2 |\n|---|---|\n| 1 | 2 |", "| a | b |\n|---|---|\n| `x | y` | 2 |", "- [ ] do", "- [x] done", "• one\n• two", "-one\n-two",
     "```python\nx = 1", "~~~\nx", "- a\n\n  ```\n  x", "A title\n---", "A title\n===", "a\n\n---\n\nb", "::: warning\na\n:::", "==a mark==", "** bold **", "so **bold", "a &nbsp b", "x &rarr y",
-    "<!-- slide: class=x -->", "<!-- .slides: class=x -->", "<!-- .slide class=x -->", "<!-- .Slide: class=x -->", "a <!-- element: class=x -->", "<!--S-->", "Notes - say this", "It costs $5 and $10, or 3 $.", "5 $ or 6 $", "Speaker notes – say this",
+    "<!-- slide: class=x -->", "<!-- .slides: class=x -->", "<!-- .slide class=x -->", "<!-- .Slide: class=x -->", "a <!-- element: class=x -->", "<!--S-->", "Notes - say this", "Speaker notes: say this", "1.one\n2.two", "*italic *", "It costs $5 and $10, or 3 $.", "5 $ or 6 $", "Speaker notes – say this",
   ]) test(`and is none is an error of its line: ${JSON.stringify(text)}`, () => {
     const { problems } = render(below(text));
     const first = below("").split("\n").length - 1;
@@ -832,7 +832,7 @@ describe("what looks like Markdown", () => {
 
   for (const text of [
     "It costs $5 and $10.", "C# and F#, #hashtag, #1", "An array `a[i][j]`, `[^1]`, `$x`, `\\(x\\)` and `| a |`", "He said [sic] and [1, 2] [3]", "a_b_c and snake_case_name",
-    "2 ** 3 == 8, a == b == c", "\\*not bold\\*, \\[no link\\](x), \\# no heading, \\$5", "R&D, AT&T, Q&A and &amp;", "$HOME_DIR is set", "a | b, P(x | y)", "`f[x](y)` is no link",
+    "2 ** 3 == 8, a == b == c", "\\*not bold\\*, \\[no link\\](x), \\# no heading, \\$5", "R&D, AT&T, Q&A and &amp;", "$HOME_DIR is set", "a | b, P(x | y)", "`f[x](y)` is no link", "\\[a\\](b), x\\(y\\), \\[1\\]", "a==b or c==d, f(*args, **kwargs)", "set $LAB_DATA and $PATH", "[0, 1][1, 2] and |x| and ||x||", "<https://example.org/?a=1&copy=2>", "<!-- slide: 3 is too long -->", "```cython\nx\n```",
     "| a | b |\n|---|---|\n| 1 |\n| `x \\| y` | 2 |", "```\n| a |\n$$ [^1] ##A\n---\n```", "~~~ python\nx = 1\n~~~", "- a\n\n  ```python\n  x = 1\n  ```", "a\n\n***\n\nb", "-5 and -3\n\n- a", "$x$, $a_{1}$ and $$y = x$$",
     "<!-- slides were checked -->", "<!-- TODO: element by element -->", "Notes are good", "1. a\n2. b", "a\n\nNote:\n\n- [ ] say ==this== [^1]", "a -- b --- c", "**bold** and *it*, __both__, ***all***",
   ]) test(`and is fine is none: ${JSON.stringify(text)}`, () => assert.deepEqual(render(below(text)).problems, []));

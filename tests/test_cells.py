@@ -112,6 +112,15 @@ def test_a_wrong_part_of_one_cell_costs_only_itself(toy):
     assert {"raise ValueError", "import math"} <= {text.strip() for text in own}
 
 
+@pytest.mark.parametrize("magic", ["# !pip install x", "!pip install x",
+                                   "# %matplotlib inline", "%cd /tmp"])
+def test_a_magic_in_one_cell_costs_nothing(toy, magic):
+    text = colab(script(double=DOUBLE, square=f"{magic}\n{SQUARE}"))
+    found, _, notes = restored(toy, "toy.py", text)
+    assert found["double"] == DOUBLE and SQUARE in found["square"]
+    assert not [note for note in notes if "missing" in note[1] and "double" in note[1]]
+
+
 @pytest.mark.parametrize("form", ["cleaned", "colab"])
 @pytest.mark.parametrize("path", sorted(exercises.EXERCISES.glob("*.py")),
                          ids=lambda path: path.stem)

@@ -472,13 +472,29 @@ def test_what_reads_nothing_ends(toy, text):
     ("import asyncio\nprint(await asyncio.sleep(0.01, 'waited'))", "waited"),
     ("import asyncio\nasync def f():\n    return 'ran'\n\n"
      "print(asyncio.run(f()))", "ran"),
-    ("async def f():\n    yield 7\n\n[x async for x in f()]", "[7]")])
+    ("async def f():\n    yield 7\n\n[x async for x in f()]", "[7]"),
+    ("from PIL import Image\nImage.new('RGB', (4, 4))", "PIL.Image")])
 def test_a_block_has_what_a_notebook_has(toy, text, shown):
     """Magics and commands see the module's names; the last value is shown."""
     answer = toy("show-the-size", text)
     assert not answer.error, answer.error
     told = answer.text + "".join(data["text/plain"] for data in answer.data)
     assert shown in told.replace("\r\n", "\n")
+
+
+def test_a_semicolon_shows_no_value(toy):
+    assert not toy("show-the-size", "base();  # as in a notebook").data
+    assert toy("show-the-size", "'a;'").data
+
+
+@pytest.mark.parametrize("text", [
+    "raise ExceptionGroup('several', [ValueError('a')])",
+    "import asyncio\nasync def f():\n    raise ValueError('a')\n\n"
+    "async with asyncio.TaskGroup() as group:\n    group.create_task(f())"])
+def test_a_group_of_errors_is_an_error(toy, text):
+    answer = toy("show-the-size", text)
+    assert "ExceptionGroup" in answer.error
+    assert "interactiveshell" not in answer.error + answer.text
 
 
 def test_a_magic_that_is_unknown_says_so(toy):

@@ -64,13 +64,15 @@ def execute(tmp_path, monkeypatch):
 TOO_MUCH = {
     "memory": (f"hold = [{FILL} for _ in range(9)]", "memory"),
     "memory of others": (
-        "import os, time\nfor _ in range(9):\n    if not os.fork():\n        os.setsid()\n"
+        "import os, time\n"
+        "for _ in range(9):\n    if not os.fork():\n        os.setsid()\n"
         f"        if os.fork(): os._exit(0)\n        hold = {FILL}\n"
         "        time.sleep(99)\ntime.sleep(99)", "memory"),
     "memory under a name": (
         "import ctypes\nctypes.CDLL(None).prctl(15, b'x\\nRssAnon: 0\\xff)')\n"
         f"hold = [{FILL} for _ in range(9)]", "memory"),
-    "files": (f"for name in 'abcdefghi':\n    with open('/tmp/' + name, 'wb') as file:\n"
+    "files": ("for name in 'abcdefghi':\n"
+              "    with open('/tmp/' + name, 'wb') as file:\n"
               f"        file.write({FILL})", "memory"),
     "deleted files": (
         "import tempfile\nhold = [tempfile.TemporaryFile() for _ in range(9)]\n"
@@ -101,6 +103,17 @@ TOO_MUCH = {
                 "100 processes and threads"),
     "sockets": ("import socket\nhold = [socket.socketpair() for _ in range(400)]\n"
                 "import time\ntime.sleep(99)", "300 files and sockets"),
+    "connections that wait": (
+        "import os, socket\nfor number in range(999):\n"
+        "    place = f'/tmp/{number}'\n    server = socket.socket(socket.AF_UNIX)\n"
+        "    server.bind(place)\n    server.listen(64)\n    for _ in range(60):\n"
+        "        with socket.socket(socket.AF_UNIX) as client:\n"
+        "            client.setblocking(False)\n            client.connect(place)\n"
+        "            try:\n                while True: client.send(bytes(65536))\n"
+        "            except BlockingIOError: pass\nimport time\ntime.sleep(99)",
+        "memory"),
+    "names": (FOLDER + "for number in range(10 ** 7):\n"
+              "    open(f'{folder}/{number}' + 'x' * 190, 'w').close()", "memory"),
     "stopped": ("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
                 "it took too long"),
     "alarm": ("import signal, time\nsignal.alarm(1)\ntime.sleep(99)",
@@ -223,7 +236,8 @@ def test_what_a_lecture_uses_is_possible(execute):
         "open('/tmp/deleted', 'wb').write(bytes(2 ** 20))\n!rm /tmp/deleted\n"
         "import time\ntime.sleep(0.3)\nprint('still here')",
         "import asyncio\nprint(await asyncio.sleep(0, 'awaited'))\n"
-        "import subprocess\nprint(subprocess.check_output(['echo', 'echoed'], text=True))",
+        "import subprocess\n"
+        "print(subprocess.check_output(['echo', 'echoed'], text=True))",
         memory=2000 * MiB, cell_seconds=60, seconds=120)
     assert ended is None
     assert said == ["", "2016.0\n", "3\n", "1000\n", "9\n", "still here\n",

@@ -99,6 +99,11 @@ def students(works):
     ("<script>/toy.py", "<script>"),
     ("toy.py", "unknown"),
     ("toy (1).py", "unknown"),
+    ("Copy of toy (1).py", "unknown"),
+    ("Kopie von toy - Jane.py", "Jane"),
+    ("Max Muster - Copy of toy.py", "Max Muster"),
+    ("Bob_12_assignsubmission_file_x_99_assignsubmission_file_/toy.py",
+     "Bob_12_assignsubmission_file_x_99"),
 ])
 def test_a_name_says_whose_it_is(found, name, student):
     file, _, inner = name.partition(".zip/")

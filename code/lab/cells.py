@@ -205,6 +205,9 @@ def recognized(unsolved, cells):
     return found
 
 
+MAGIC = re.compile(r"^([ \t]*+)(?=[%!])", re.M)   # lines that only IPython understands
+
+
 class Lost:
     """Cells of an exercise of which no submitted cell has the grade_id."""
 
@@ -236,7 +239,7 @@ class Lost:
         solved = {self.solutions[name] for name in defined(cell.source)
                   if name in self.solutions}
         try:
-            nodes, labels = ast.parse(cell.source).body, []
+            nodes, labels = ast.parse(MAGIC.sub(r"\1pass #", cell.source)).body, []
             for node in nodes:
                 labels.append(self.label(node, labels[-1] if labels else None))
         except (SyntaxError, ValueError, RecursionError, MemoryError):

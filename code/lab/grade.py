@@ -31,7 +31,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
 from lab import (  # noqa: E402
-    UserError, cells, exercises, sandbox, submissions, tables, terminal, verdicts)
+    UserError, cells, exercises, sandbox, scrutiny, submissions, tables, terminal,
+    verdicts)
+from lab.cells import part  # noqa: E402
 from lab.exercises import LAB, ROOT  # noqa: E402
 from lab.feedback import PAGE, section  # noqa: E402
 from lab.limits import PROCESSES, Worker  # noqa: E402
@@ -209,11 +211,20 @@ def judged(course, work, cells, future, roles):
     """The verdicts, put into the cells; returns notes. Never raises."""
     try:
         done = future.result()
-        return verdicts.judged(cells, done, roles, course.secret(work.exercise)) if (
+        notes = verdicts.judged(cells, done, roles, course.secret(work.exercise)) if (
             done) else []
     except Exception as error:   # a kernel can send what it likes
         verdicts.refuse(cells, verdicts.LATER)
-        return [("", f"it cannot be judged: {type(error).__name__}: {error}"[:200])]
+        notes = [("", f"it cannot be judged: {type(error).__name__}: {error}"[:200])]
+    return notes + looked_at(course, cells)
+
+
+def looked_at(course, cells):
+    """Notes about a submission's code, which is read within limits."""
+    try:
+        return course.worker.call(scrutiny.notes, cells, part)
+    except UserError as error:
+        return [("", f"look at its code: {error}")]
 
 
 def data_folder():

@@ -90,7 +90,7 @@ def serve(connection):
         except UserError as error:
             answer = None, str(error)
         except MemoryError:
-            answer = None, f"reading it takes more than {MEMORY >> 20} MiB"
+            return   # what it has left may be too little for the next one
         except Exception as error:   # libraries raise what they like on such a file
             answer = None, f"it cannot be read: {type(error).__name__}"
         connection.send(answer)

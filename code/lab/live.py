@@ -9,10 +9,12 @@ import asyncio
 import contextlib
 import importlib.util
 import inspect
+import io
 import linecache
 import re
 import sys
 import textwrap
+import tokenize
 
 import jupytext
 from IPython import get_ipython
@@ -47,6 +49,7 @@ def run(name, symbol, text):
     !commands and top-level await. Raises Stopped where
     the code was interrupted or failed, with a traceback that starts at the slide.
     """
+    failed = None
     with live_output.limited():
         try:
             module = _module(name)
@@ -56,9 +59,11 @@ def run(name, symbol, text):
                 module.run_text(symbol, _without_magics(text))
         except (Exception, KeyboardInterrupt, SystemExit,
                 asyncio.CancelledError) as error:
-            raise live_output.Stopped(error) from None
+            failed = live_output.Stopped(error)
         finally:
             training.watcher = None
+    if failed:   # outside of `except`: IPython shows a group of errors in its own way
+        raise failed
 
 
 def outputs(request):
@@ -125,6 +130,15 @@ def _without_magics(text):
     except SyntaxError:
         return get_ipython().input_transformer_manager.transform_cell(text)
     return text
+
+
+def _is_quiet(text):
+    """Whether code ends with a semicolon, which tells a notebook to show no value."""
+    tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline)
+              if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE,
+                                    tokenize.INDENT, tokenize.DEDENT,
+                                    tokenize.ENDMARKER)]
+    return bool(tokens) and tokens[-1].string == ";"
 
 
 @contextlib.contextmanager
@@ -272,7 +286,7 @@ class LiveModule:
                 self.execute()
                 raise
         tree.body = [part for part in tree.body if isinstance(part, ast.Expr)]
-        self.evaluate(tree, self.edited_file([symbol]))
+        self.evaluate(tree, self.edited_file([symbol]), _is_quiet(text))
 
     def run_cell(self, symbol, text):
         """Run a demo cell's body, with what the module's arguments are here."""
@@ -282,7 +296,8 @@ class LiveModule:
             results.run, self.namespace["args"] = self.run, self.args
         filename = f"{self.path.name} ({symbol})"
         first, _ = self.cells[symbol]
-        self.evaluate(_parse(text.splitlines(), first, filename), filename)
+        self.evaluate(_parse(text.splitlines(), first, filename), filename,
+                      _is_quiet(text))
         if symbol == ARGUMENTS:
             self.run, self.args = results.run, self.namespace["args"]
 
@@ -291,8 +306,8 @@ class LiveModule:
         first, last = span
         return textwrap.dedent("\n".join(self.lines[first - 1:last]))
 
-    def evaluate(self, tree, filename):
-        """Execute a tree in the namespace; show the value of a last expression."""
+    def evaluate(self, tree, filename, is_quiet):
+        """Execute a tree in the namespace; show a last expression's value, or not."""
         last = None
         if tree.body and isinstance(tree.body[-1], ast.Expr):
             last = tree.body.pop()
@@ -300,7 +315,7 @@ class LiveModule:
         if last is not None:
             value = self.execute_code(
                 compile(ast.Expression(last.value), filename, "eval", AWAIT))
-            if value is not None:
+            if value is not None and not is_quiet:
                 display(value)
 
     def execute_code(self, code):

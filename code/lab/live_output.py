@@ -1,5 +1,6 @@
 """What running code sends to a slide: bounded text, figures in both themes, curves."""
 
+import base64
 import contextlib
 import contextvars
 import functools
@@ -261,6 +262,8 @@ def _prepared(message):
     """Add to a figure its dark variant; leave out what is too large to be sent."""
     data = message["content"].get("data", {})
     for kind, value in list(data.items()):
+        if isinstance(value, bytes):   # such as a PNG; IPython encodes it only later
+            data[kind] = value = base64.b64encode(value).decode()
         size = len(value if isinstance(value, str) else json.dumps(value))
         most = MOST_TEXT if kind == "text/plain" else MOST_DATA
         if size > most:

@@ -77,7 +77,7 @@ def bubblewrap():
             "submission can do all that you can; grade in a Linux container or virtual "
             "machine, or, for work that you trust, with --unsafe")
     with call_filter() as calls:
-        trial = tried([*wrapped({}, calls), "true"], calls)
+        trial = tried([*wrapped({}, calls), sys.executable, "-c", ""], calls)
     if trial.returncode:
         why = (trial.stderr.strip().splitlines() or [f"status {trial.returncode}"])[0]
         raise UserError(
@@ -176,7 +176,8 @@ def scope(command, calls, limits):
     words = ["systemd-run", *(["--user"] if os.getuid() else []), "--scope", "--quiet",
              "--collect", "-p", f"MemoryMax={limits.memory * 5 // 4}", "-p",
              "MemorySwapMax=0", "-p", f"TasksMax={limits.threads * 2}"]
-    if not shutil.which(words[0]) or tried([*words, *command, "true"], calls).returncode:
+    if not shutil.which(words[0]) or (
+            tried([*words, *command, "true"], calls).returncode):
         words = []
     calls.seek(0)
     return words
@@ -349,7 +350,7 @@ def execute(path, lab, data, safe, limits):
         talker = os.fork()
         if not talker:
             talk(path, folder, lab, data, limits)
-        why, starved, status = watch(talker, limits)
+        why, starved, status = watch(talker, folder, limits)
     notebook = nbformat.read(path, as_version=4)
     if status and not why:
         why = f"the grader failed, status {os.waitstatus_to_exitcode(status)}"
@@ -381,7 +382,7 @@ def talk(path, folder, lab, data, limits):
         os._exit(status)
 
 
-def watch(talker, limits):
+def watch(talker, folder, limits):
     """Wait for the end of the process, or bring it about.
 
     Returns (why it was ended, whether that was for want of memory of the machine, its
@@ -394,7 +395,7 @@ def watch(talker, limits):
             return why, starved, status
         if not why:
             try:
-                why = excess(talker, limits)
+                why = excess(talker, folder, limits)
                 if not why and psutil.virtual_memory().available < limits.spare:
                     why, starved = "the machine ran out of memory", True
                 if not why and time.monotonic() > end:
@@ -409,11 +410,12 @@ def watch(talker, limits):
         time.sleep(0.1)
 
 
-def excess(talker, limits):
+def excess(talker, folder, limits):
     """Why all that the process has started has to end, None while it may go on."""
     (own, _, _), *members = map(used, family(talker))
     memory, threads, descriptors = map(sum, zip(*members)) if members else (0, 0, 0)
-    memory += files(talker)
+    for process in family(talker)[2:3]:   # after bubblewrap itself, which is outside
+        memory += files(process.pid, [*IN_MEMORY, folder]) + sockets(process.pid)
     if memory > limits.memory:
         return f"it took more than {limits.memory // MiB} MiB of memory"
     if threads > limits.threads:
@@ -445,20 +447,39 @@ def used(process):
 STATUS = re.compile(rb"^(RssAnon|VmPTE|Threads):\s*(\d+)", re.M)
 
 
-def files(talker):
-    """Memory that the files in the sandbox take, deleted and empty ones too."""
-    total = 0
-    for process in family(talker)[2:3]:   # after bubblewrap itself, which is outside
-        root = f"/proc/{process.pid}/root"
-        try:
-            if os.path.samestat(os.stat(root), os.stat("/")):
-                continue   # it is not inside yet
-            for path in IN_MEMORY:
-                its = os.statvfs(root + path)
-                total += (its.f_blocks - its.f_bfree) * its.f_frsize
-                total += (its.f_files - its.f_ffree) * 2 * KiB
-        except (FileNotFoundError, ProcessLookupError):
-            pass   # it has ended, or has no such folder yet
+def files(pid, folders):
+    """Memory that files in a process's sandbox take, deleted and empty ones too."""
+    root, total = f"/proc/{pid}/root", 0
+    try:
+        if os.path.samestat(os.stat(root), os.stat("/")):
+            return 0   # it is not inside yet
+        for path in folders:
+            its = os.statvfs(f"{root}{path}")
+            total += (its.f_blocks - its.f_bfree) * its.f_frsize
+            total += (its.f_files - its.f_ffree) * 2 * KiB
+    except (FileNotFoundError, ProcessLookupError):
+        pass   # it has ended, or has no such folder yet
+    return total
+
+
+def sockets(pid):
+    """Memory that the sockets in the sandbox of a process can hold.
+
+    Those that wait to be accepted count too: no process has them open.
+    """
+    total, net = 0, Path(f"/proc/{pid}/net")
+    try:
+        if os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+            return 0   # it is not inside yet
+        local = (net / "unix").read_bytes().count(b"\n") - 1
+        most = int(Path("/proc/sys/net/core/wmem_max").read_text())
+        total += max(0, local) * 2 * most
+        for kind in ["tcp", "tcp6", "udp", "udp6"]:
+            for line in (net / kind).read_text().splitlines()[1:]:
+                sent, _, received = line.split()[4].partition(":")
+                total += int(sent, 16) + int(received, 16)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        pass   # it has ended, or this kernel has no such sockets
     return total
 
 

@@ -30,7 +30,7 @@ DATE = (r"(?<!\d)(?P<year>(?:19|20)\d\d)[-_. ]?(?P<month>0[1-9]|1[0-2])[-_. ]?"
 # attempts the later one has the larger.
 PLATFORMS = [re.compile(pattern, re.I) for pattern in [
     # Moodle: Jane Doe_12345_assignsubmission_file_, with or without folders
-    r"(?P<name>.+?)_assignsubmission_[a-z]+(_.*)?$",
+    r"(?P<name>.+)_assignsubmission_[a-z]+(_.*)?$",
     # Canvas: doejane_LATE_1234_56789_toy-1.ipynb, doejane_1234_text.html
     r"(?P<name>(?=[\d-]*[^\W\d_])[^\W_][^\W_-]*(?:-[^\W_]+)*)(?:_LATE)?_"
     r"(?!(?:19|20)\d\d_(?:0?[1-9]|1[0-2])_)"
@@ -51,7 +51,8 @@ APART = r"[\s_.\-]"
 WORD = (r"(?:submissions?|assignments?|homeworks?|hw|exercises?|exports?|downloads?|"
         r"abgaben?|hausaufgaben?|übung(?:en)?|uebung(?:en)?|blatt|weeks?|woche|parts?|"
         r"work|code|src|notebooks?|files?|solutions?|solved|lösung|loesung|untitled|"
-        r"final|version|v|copy|kopie|draft|corrected|fixed|latest|late|attempt)"
+        r"final|version|v|draft|corrected|fixed|latest|late|attempt|"
+        rf"(?:copy|copie|copia|kopie)(?:{APART}(?:of|de|von))?)"
         rf"(?:{APART}?\d{{1,2}})?|\(\d{{1,2}}\)")
 LEADING = re.compile(rf"(?:{APART}*(?:{WORD})(?={APART}|$))+", re.I)
 TRAILING = re.compile(rf"(?:(?:^|{APART}+)(?:{WORD}))+$", re.I)
@@ -131,7 +132,7 @@ def found(folder, sources, untouched, worker):
             others = any(who == student and what for who, what in works)
             submissions += uncounted(student, handed_in, others)
             continue
-        best = candidates(exercise, handed_in, untouched)
+        best = candidates(exercise, handed_in, untouched, taken)
         if len({work.owner.same for work in best}) > 1 and (
                 len({work.text for work in best}) > 1):
             unclear.append(f"{student}, {exercise}: {listed(best)}")
@@ -438,12 +439,21 @@ def exercise_of(name, cells, sources):
     return named
 
 
-def candidates(exercise, works, untouched):
-    """Those among which the latest counts: what was worked on, and can be read."""
+def candidates(exercise, works, untouched, taken):
+    """Those among which the latest counts: what was worked on, and can be read.
+
+    taken: the seconds that each student's files have taken; beyond PATIENCE each counts
+    as worked on.
+    """
     readable = [work for work in works if not work.unreadable]
     if len(readable) == 1:
         return readable
-    worked = [work for work in readable if not untouched(exercise, work.cells)]
+    worked = []
+    for work in readable:
+        start, student = time.monotonic(), work.owner.student
+        if taken[student] > PATIENCE or not untouched(exercise, work.cells):
+            worked.append(work)
+        taken[student] += time.monotonic() - start
     return worked or [work for work in works if work.unreadable] or works
 
 

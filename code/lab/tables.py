@@ -120,7 +120,7 @@ def decodings(content):
         return decoded(content, "utf-16-le" if content[1:2] == b"\0" else "utf-16-be")
     return decoded(content, "utf-8-sig") or sorted(
         decoded(content, "cp1252", "mac-roman"),
-        key=lambda text: -len(re.findall("[ß-öø-ÿÄÖÜÉ]", text)))
+        key=lambda text: -len(re.findall("[ß-öø-ÿÄÖÜÉ]|(?<=[ \\w])[–—…’”“„€‘]", text)))
 
 
 def decoded(content, *encodings):

@@ -14,7 +14,7 @@ import secrets
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbgrader.utils import is_grade, is_locked, is_solution
 
-from lab import exercises, scrutiny
+from lab import exercises
 from lab.cells import part, plain
 
 PASSED = "application/vnd.lab.passed"   # as lab.checks has it
@@ -169,7 +169,7 @@ def judged(cells, executed, roles, secret):
         refuse(cells, LATER)
         notes += [(part(cell), "tampered with: no points before you looked")
                   for cell in cells if is_check(cell)]
-    return notes + scrutiny.notes(cells, part)
+    return notes
 
 
 def tampering(kind, token, tokens, errors, status):

@@ -165,7 +165,11 @@ class SlideReader {
       const block = tokens.slice(start, end);
       const startsNotes = block[0].type === "paragraph_open" && notesMark.test(block[1].content);
       if (!startsNotes) this.checkNotesMark(block);
-      else if (!this.inNotes) removeNotesMark(block[1]);
+      else if (!this.inNotes) {
+        removeNotesMark(block[1]);
+        this.html.end(this.lineOf(block[0])); // HTML of the slide ends before its notes
+        this.html.open = [];
+      }
       this.inNotes ||= startsNotes;
       this.readTokens(block);
       if (this.inNotes) slide.notes.push(...block);

@@ -47,7 +47,7 @@ async function markdownFiles(slides, below = "") {
   const names = await Promise.all(entries.filter(({ name }) => !name.startsWith(".")).map(async (entry) => {
     const name = `${below}${entry.name}`;
     if (entry.isDirectory()) return otherFolders.has(name) ? [] : markdownFiles(slides, `${name}/`);
-    return entry.isFile() && name.endsWith(".md") ? [name] : [];
+    return entry.isFile() && name.endsWith(".md") && name !== "index.md" ? [name] : []; // a site has its own index
   }));
   return names.flat().sort();
 }

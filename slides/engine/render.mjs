@@ -352,7 +352,8 @@ function fence(token, slide, attributes) {
   const code = token.content.replace(/\n$/, "").replaceAll("\t", "    ");
   const report = (/** @type {string} */ message) => slide.problems.push({ line: token.meta.line, message });
   const error = misfit(code.split("\n"), slide.layout);
-  if (error) report(`the code does not fit: shorten it (${error})`);
+  const isOpen = /^(<!--\s*[sv]\s*-->|#{1,2} .*|!\[.*)$/m.test(code) && token.info && !/markdown|md/.test(token.info);
+  if (error) report(`the code does not fit: ${isOpen ? "is the line that closes it missing?" : "shorten it"} (${error})`);
   try {
     const { language, steps } = readInfo(token.info, code.split("\n").length);
     return plainCode(code, language, attributes, steps);
@@ -372,14 +373,15 @@ function readInfo(info, count) {
   const rest = info.trim().slice(whole.length).trim();
   if (rest) throw new Error(`"${rest}" behind \`\`\` is not understood: write the language and, if you like, lines, as in python {1-3,5|7}`);
   const language = name.toLowerCase();
-  const meant = ["python", "mermaid"].find((known) => language !== known && !pythons.test(language)
+  const meant = ["python", "mermaid"].find((known) => ![known, ...others].includes(language) && !pythons.test(language)
     && language.length > 3 && distance(language, known) <= 2);
   if (meant) throw new Error(`there is no language "${name}": do you mean ${meant}?`);
   const steps = lines ? lines.replace(/\s/g, "").split("|").map((step) => readLines(step, 1, count)) : [];
   return { language: pythons.test(language) ? "python" : language, steps };
 }
 
-const pythons = /^(i?python[23]?|py[23]?|pycon|ipy)$/;
+const pythons = /^(i?python[23]?(\.\d+)?|py[23]?|pycon|ipy)$/;
+const others = ["cython", "jython", "brython"];
 
 /**
  * @param {string} diagram

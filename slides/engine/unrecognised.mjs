@@ -15,26 +15,28 @@ const patterns = [
   [/\[[^\]\n]+\]\([^)\n]*\)/, "it is not recognised as a link: put an address with spaces between < and >, as in [text](<a b>)"],
   [/\[[^\]\n]+\] \((?:https?:|\.\.?\/)[^)\n]*\)|\([^)\n]+\)\[(?:https?:|\.\.?\/)[^\]\n]*\]/, "it is not recognised as a link: write [text](address)"],
   [/\[\^[^\]\s]+\]/, noFootnotes],
-  [/(?<![\w)\]])\[[^\]\n]+\]\[[^\]\n]*\]/, "this reference link leads nowhere: write [text](address)"],
+  [/(?<![\w)\]])\[[^\]\n\d]+\]\[[^\]\n\d]*\]/, "this reference link leads nowhere: write [text](address)"],
   [/\[\[\p{L}[^\]\n]*\]\]/u, "it is not recognised as a link: write [text](address)"],
   [new RegExp(`^(?:#{2,6}[^#\\s]|#{1,6}[${spaces}]|\\uFF03)`, "m"), "it is not recognised as a heading: write # and an ordinary space"],
   [/\$\$/, "it is not recognised as a formula: $$ stands at its begin and at its end"],
-  [/\$ +([^$\n]*?) *\$|\$([^$\n]*?) +\$/, "it is not recognised as a formula: no space stands beside the $, as in $x$", isFormula],
+  [/\$ +([^$\n]*?) *\$|\$(?!\d|[A-Z_]{2})([^$\n]*?) +\$/, "it is not recognised as a formula: no space stands beside the $, as in $x$", isFormula],
   [/\$(?![A-Z_]{2})([a-zA-Z\\({][^$\n]*)/, "it is not recognised as a formula: its second $ is missing", (inside) => /[\\^_{]/.test(inside)],
-  [/^\s*\|.*\|.*$/m, "it is not recognised as a table: it needs a line |---|---| below its header, and an empty line above"],
+  [/^\s*\|[^|\n]+\|[^|\n]+\|.*$/m, "it is not recognised as a table: it needs a line |---|---| below its header, and an empty line above"],
   [/^\[[ xX]\] /, "there are no task lists on slides: write a list"],
   [/^\s*[•◦▪‣●]/m, "it is not recognised as a list: write - before each entry"],
+  [/^1[.)][^\s\d].*\n2[.)][^\s\d]/m, "it is not recognised as a list: write a space after each number"],
+  [/(?<![\w*])\*[^\s*][^*\n]* \*(?![\w*])/, "it is not recognised as italic: no space stands inside of the *"],
   [/^-[^\s-].*\n-[^\s-]/m, "it is not recognised as a list: write a space after each -"],
-  [/^(?:speaker )?notes? *[-\u2013\u2014] /i, "notes begin with Note:, after an empty line"],
+  [/^(?:speaker notes? *[:\uFF1A]|(?:speaker )?notes? *[-\u2013\u2014] )/i, "notes begin with Note:, after an empty line"],
   [/^:::/m, "::: is not known here: write HTML such as <div class=\"…\">"],
-  [/==[^\s=](?:[^=\n]*[^\s=])?==/, "== is not known here: write <mark>text</mark>"],
+  [/(?<![\w=])==[^\s=](?:[^=\n]*[^\s=])?==(?![\w=])/, "== is not known here: write <mark>text</mark>"],
   [/\*\* [^*\n]+\*\*|\*\*[^*\n]+ \*\*/, "it is not recognised as bold: no space stands inside of the **"],
-  [/(?<![\w*])\*\*[^\s*]/, "it is not recognised as bold: its second ** is missing"],
-  [/&(?:amp|lt|gt|nbsp|quot|copy|times|rarr|larr|ndash|mdash|hellip|alpha|beta|le|ge)\b(?!;)/, "an HTML entity ends with ;"],
+  [/(?<![\w*])\*\*(?!kw)[^\s*]/, "it is not recognised as bold: its second ** is missing"],
+  [/&(?:amp|lt|gt|nbsp|quot|copy|times|rarr|larr|ndash|mdash|hellip|alpha|beta|le|ge)\b(?![;=])/, "an HTML entity ends with ;"],
 ];
 
 /** Patterns of the source, where markdown-it takes the backslashes away. */
-const escaped = /\\\(([^\n]*?)\\\)|\\\[([^]*?)\\\]/g;
+const escaped = /(?<!\w)\\\(([^\n]*?)\\\)|\\\[([^]*?)\\\](?!\()/g;
 
 /**
  * @param {Token} inline
@@ -58,7 +60,7 @@ export function mistakesIn(inline) {
       mistakes.push({ at: meta.start, message: `$${content}$: it is taken for a formula: write \\$ for a dollar` });
   const plain = inline.content.replace(/(`+)[^]*?[^`]\1(?!`)/g, (code) => code.replace(/./g, " "));
   for (const { 0: whole, 1: first, 2: second = "", index } of plain.matchAll(escaped))
-    if (isFormula(first ?? second) || /\d/.test(first ?? second))
+    if (first === undefined ? /[\\^_={}]/.test(second) : isFormula(first))
       mistakes.push({ at: index, message: `${whole.split("\n")[0]}: it is not recognised as a formula: write $x$, or $$x$$ for one of its own` });
   return mistakes;
 }
@@ -105,6 +107,6 @@ export function lostCells(tokens, source) {
  */
 export function misspeltComment(comment) {
   if (/^[SV]$/.test(comment)) return `write <!--${comment.toLowerCase()}--> in small letters`;
-  const [, word] = /^\.?\s*(slide|element)s?\b\s*(?:[:=.]|[\w-]+\s*=)/i.exec(comment) ?? [];
+  const [, word] = /^\.?\s*(slide|element)s?\b\s*[:.]?\s*[\w-]+\s*=/i.exec(comment) ?? [];
   if (word && !/^\.(slide|element):/.test(comment)) return `write <!-- .${word.toLowerCase()}: key="value" -->`;
 }

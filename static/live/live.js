@@ -413,7 +413,7 @@ function button(text, title, onClick, className = "") {
   return made;
 }
 
-const figures = /** @type {HTMLElement[]} */ ([...document.querySelectorAll(".code:has(.runnable)")]);
+const figures = /** @type {HTMLElement[]} */ ([...document.querySelectorAll("figure.code[data-module]:has(.runnable)")]);
 const blocks = figures.map((figure, index) => new Block(figure, index));
 const modules = [...new Set(blocks.map(({ module }) => module))];
 const kernel = new Kernel(deck, modules, (state, why) => showState(state, why));
