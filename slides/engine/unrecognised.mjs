@@ -36,7 +36,7 @@ const patterns = [
 ];
 
 /** Patterns of the source, where markdown-it takes the backslashes away. */
-const escaped = /(?<!\w)\\\(([^\n]*?)\\\)|\\\[([^]*?)\\\](?!\()/g;
+const escaped = /(?<!\w)\\\(([^\n]*?)\\\)|\\\[((?:(?!\\\])[^])*)\\\](?!\()/g;
 
 /**
  * @param {Token} inline
