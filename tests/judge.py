@@ -18,7 +18,8 @@ from nbformat.v4 import new_output
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "code"))
 
 from hostile import EXERCISE  # noqa: E402
-from lab import exercises, verdicts  # noqa: E402
+from lab import cells as read_cells  # noqa: E402
+from lab import exercises, scrutiny, verdicts  # noqa: E402
 
 
 def judge(shell, text):
@@ -27,9 +28,9 @@ def judge(shell, text):
         path = Path(folder) / "toy.py"
         path.write_text(EXERCISE, "utf-8")
         annotated = exercises.source(path)
-    cells, notes = verdicts.restored(
+    cells, notes = read_cells.restored(
         exercises.without_solutions(annotated), exercises.student_version(annotated),
-        verdicts.read("toy.py", text.encode()))
+        read_cells.read("toy.py", text.encode()))
     notebook, roles = verdicts.instrumented(cells)
     outputs = []
 
@@ -46,6 +47,7 @@ def judge(shell, text):
             "error", ename=type(error).__name__, evalue=str(error), traceback=[])]
             if error else [])]
     notes += verdicts.judged(cells, nbformat.from_dict(notebook), roles, set())
+    notes += scrutiny.notes(cells, read_cells.part)
     return notes, [0 if cell.outputs else 2 for cell in cells
                    if verdicts.is_check(cell)]
 

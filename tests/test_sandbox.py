@@ -101,7 +101,7 @@ TOO_MUCH = {
     "zombies": ("import os, time\nfor _ in range(999):\n"
                 "    if not os.fork(): os._exit(0)\ntime.sleep(99)",
                 "100 processes and threads"),
-    "sockets": ("import socket\nhold = [socket.socketpair() for _ in range(400)]\n"
+    "open files": ("hold = [open('/dev/null') for _ in range(800)]\n"
                 "import time\ntime.sleep(99)", "300 files and sockets"),
     "connections that wait": (
         "import os, socket\nfor number in range(999):\n"
@@ -307,14 +307,15 @@ def test_who_starved_is_executed_again_and_alone(monkeypatch):
 
 def test_an_error_of_the_watch_ends_the_submission(monkeypatch):
     """As when the kernel's folder, a process or a number is none of the usual ones."""
-    def excess(talker, limits):
+    def excess(talker, folder, limits):
         raise RuntimeError
 
     monkeypatch.setattr(sandbox, "excess", excess)
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         # The first of the family writes what was done; here it only sleeps.
         monkeypatch.setattr(sandbox, "family", lambda pid: [sleeper, sleeper])
-        why, starved, status = sandbox.watch(sleeper.pid, sandbox.Limits())
+        why, starved, status = sandbox.watch(
+            sleeper.pid, "/nowhere", sandbox.Limits())
     assert why == "it could not be watched: RuntimeError"
     assert not starved and status == signal.SIGKILL
 

@@ -416,12 +416,12 @@ def excess(talker, folder, limits):
     memory, threads, descriptors = map(sum, zip(*members)) if members else (0, 0, 0)
     for process in family(talker)[2:3]:   # after bubblewrap itself, which is outside
         memory += files(process.pid, [*IN_MEMORY, folder]) + sockets(process.pid)
-    if descriptors > limits.descriptors:
-        return f"it opened more than {limits.descriptors} files and sockets"
     if memory > limits.memory:
         return f"it took more than {limits.memory // MiB} MiB of memory"
     if threads > limits.threads:
         return f"it started more than {limits.threads} processes and threads"
+    if descriptors > limits.descriptors:
+        return f"it opened more than {limits.descriptors} files and sockets"
     if own > limits.memory // 2:
         kill(family(talker))
         return "it printed more than this program can take"
