@@ -161,8 +161,8 @@ def test_a_failed_write_leaves_the_last_checkpoint(arguments, monkeypatch, tmp_p
     file = tmp_path / "checkpoints" / "toy.pt"
     before = file.read_bytes()
 
-    def half(content, path):
-        path.write_bytes(b"half")
+    def half(content, file):
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", half)

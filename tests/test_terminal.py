@@ -67,6 +67,18 @@ def test_readers_that_have_ended(run, line, said):
     assert (lost in done.stderr.decode()) == (line == "$RUN > /dev/full")
 
 
+@pytest.mark.parametrize("unbuffered, printed", [("", ""), ("1", "out\n")])
+def test_errors_are_said_at_once_and_output_where_python_is_asked_to(
+    unbuffered, printed
+):
+    code = ("import os, sys; from lab import terminal; terminal.prepare(); "
+            "print('out'); print('error', file=sys.stderr); os._exit(0)")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True,
+        env={"PYTHONPATH": str(CODE), "PYTHONUNBUFFERED": unbuffered})
+    assert (done.stdout, done.stderr) == (printed, "error\n")
+
+
 @pytest.mark.parametrize(
     "script", sorted(CODE.glob("lab/*.py")), ids=lambda file: file.name)
 def test_every_command_prepares_its_output(script):

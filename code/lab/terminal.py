@@ -49,7 +49,8 @@ def _plain(character):
 
 def _lasting(stream, number):
     stream.flush()
-    file = io.BufferedWriter(_Lasting(number, "wb", closefd=False))
+    file = _Lasting(number, "wb", closefd=False)
+    file = file if stream.write_through else io.BufferedWriter(file)
     return io.TextIOWrapper(file, stream.encoding, line_buffering=stream.line_buffering,
                             write_through=stream.write_through)
 
