@@ -62,8 +62,8 @@ def run(name, symbol, text):
             failed = live_output.Stopped(error)
         finally:
             training.watcher = None
-    if failed:   # outside of `except`: IPython shows a group of errors in its own way
-        raise failed
+        if failed:   # out of `except`: IPython shows a group of errors in its own way
+            raise failed
 
 
 def outputs(request):
