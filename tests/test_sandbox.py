@@ -16,6 +16,7 @@ import types
 from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
+import psutil
 import pytest
 
 from conftest import one_line
@@ -71,6 +72,11 @@ TOO_MUCH = {
     "memory under a name": (
         "import ctypes\nctypes.CDLL(None).prctl(15, b'x\\nRssAnon: 0\\xff)')\n"
         f"hold = [{FILL} for _ in range(9)]", "memory"),
+    "memory of a process whose first thread has ended": (
+        "import ctypes, os, threading, time\nif not os.fork():\n"
+        f"    hold = [{FILL} for _ in range(9)]\n"
+        "    threading.Thread(target=time.sleep, args=[99]).start()\n"
+        "    ctypes.CDLL(None).syscall(60, 0)\ntime.sleep(99)", "memory"),
     "files": ("for name in 'abcdefghi':\n"
               "    with open('/tmp/' + name, 'wb') as file:\n"
               f"        file.write({FILL})", "memory"),
@@ -303,6 +309,17 @@ def test_who_starved_is_executed_again_and_alone(monkeypatch):
                              ["large", "small", "larger"]))
     assert not any(one.metadata["starved"] for one in done)
     assert most == {"large": 1, "small": 3, "larger": 1}
+
+
+def test_a_process_that_has_ended_can_be_watched_by_who_is_not_root():
+    watcher = os.fork()
+    if not watcher:
+        if not os.getuid():
+            os.setuid(65534)
+        ended = subprocess.Popen(["true"])
+        time.sleep(0.5)   # it has ended, and nobody has asked for its status
+        os._exit(sandbox.used(psutil.Process(ended.pid)) != (0, 1, 0))
+    assert os.waitpid(watcher, 0)[1] == 0
 
 
 def test_an_error_of_the_watch_ends_the_submission(monkeypatch):

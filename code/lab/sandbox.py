@@ -434,14 +434,36 @@ def used(process):
     Its memory is what it does not share, and page tables. What is shared is files: of
     the disk, which are given up when memory is short, or `files` below.
     """
+    threads = 0
     try:
-        said = Path(f"/proc/{process.pid}/status").read_bytes()
-        descriptors = len(os.listdir(f"/proc/{process.pid}/fd"))
+        tasks = os.listdir(f"/proc/{process.pid}/task")
     except (FileNotFoundError, ProcessLookupError):
         return 0, 0, 0
-    found = {name: int(number) for name, number in STATUS.findall(said)}
-    memory = found.get(b"RssAnon", 0) + found.get(b"VmPTE", 0)
-    return memory * KiB, found.get(b"Threads", 0), descriptors
+    for task in tasks:   # its first thread may have ended, and shows nothing then
+        place = f"/proc/{process.pid}/task/{task}"
+        try:
+            found = status(place)
+            threads = max(threads, found.get(b"Threads", 0))
+            if b"RssAnon" not in found:
+                continue
+            descriptors = len(os.listdir(f"{place}/fd"))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        except PermissionError:   # a zombie's files are root's
+            if b"RssAnon" not in status(place):
+                continue
+            raise
+        return (found[b"RssAnon"] + found[b"VmPTE"]) * KiB, threads, descriptors
+    return 0, threads, 0
+
+
+def status(place):
+    """The numbers of a thread that count; {} if it has ended."""
+    try:
+        said = Path(f"{place}/status").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return {name: int(number) for name, number in STATUS.findall(said)}
 
 
 STATUS = re.compile(rb"^(RssAnon|VmPTE|Threads):\s*(\d+)", re.M)
@@ -457,7 +479,7 @@ def files(pid, folders):
             its = os.statvfs(f"{root}{path}")
             total += (its.f_blocks - its.f_bfree) * its.f_frsize
             total += (its.f_files - its.f_ffree) * 2 * KiB
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         pass   # it has ended, or has no such folder yet
     return total
 
