@@ -8,6 +8,7 @@ import random
 import shlex
 import signal
 import sys
+import types
 import typing
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ def flag(default=dataclasses.MISSING, text="", **limits):
 # What fields mean that many modules have; a module's own are flag(default, text).
 COMMON = {
     "epochs": dict(text="passes over the training set"),
-    "batch_size": dict(text="samples in a step, over all processes"),
+    "batch_size": dict(text="samples in a step"),
     "lr": dict(text="learning rate", above=0),
     "weight_decay": dict(text="of the optimizer"),
     "dropout": dict(text="share of the values set to zero in training", most=1),
@@ -91,32 +92,11 @@ def begin(settings):
     script = None if notebook else Path(sys.modules["__main__"].__file__).resolve()
     parser = _parser(settings)
     parser.prog = f"python {_shown(script)}" if script else "$LAB_ARGS"
-    given = vars(parser.parse_args(
-        shlex.split(os.environ.get("LAB_ARGS", "")) if notebook else None))
-
-    demo = next(iter(settings))
-    data = given.pop("data", demo)
-    defaults = replace(settings[data], data=data)
-    changed = [key for key, value in given.items()
-               if key != "out" and value != getattr(defaults, key)]
-    try:
-        args = replace(defaults, **given)
-    except ValueError as error:
-        parser.error(str(error))
-    _pair(args, parser)
-    if data != demo:
-        changed.insert(0, "data")
-    name = "demo" if data == demo else data
-    if args.out is None:
-        args = replace(args, out=ROOT / "out" if changed else STATIC)
-    elif args.out.resolve() == STATIC and changed and (args.quick or data == demo):
-        parser.error("--out static is for the default demo and for full runs on "
-                     f"other data, not for {_flags(args, changed)}")
-
-    device = _device(args.device, parser)
+    words = shlex.split(os.environ.get("LAB_ARGS", "")) if notebook else None
+    args, changed = _asked(settings, parser, words)
     if "WORLD_SIZE" in os.environ:
-        device = _join(device)
-    args = replace(args, device=device)
+        args = replace(args, device=_join(args.device))
+
     shown = [key for key in changed if key not in ("data_dir", "resume")]
     program = f"{_launcher()} {_shown(script)}" if script else "notebook"
     command = f"{program} {_flags(args, shown)}".strip()
@@ -124,13 +104,13 @@ def begin(settings):
         args = replace(args, epochs=1)
     if not notebook:  # no window is opened, and a user's settings change no figure
         os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
+        signal.signal(signal.SIGINT, _interrupted)
     parallel.use_threads(args.threads)
     random.seed(args.seed)
     numpy.random.seed(args.seed)
     torch.manual_seed(args.seed)
+    name = "demo" if args.data == next(iter(settings)) else args.data
     runs.begin(args, name, script, command, _processes(args, notebook))
-    if not notebook:
-        signal.signal(signal.SIGINT, _interrupted)
     return args
 
 
@@ -139,6 +119,33 @@ def in_notebook():
     ipython = sys.modules.get("IPython")
     return bool(ipython and ipython.get_ipython()) or not hasattr(
         sys.modules["__main__"], "__file__")
+
+
+def _asked(settings, parser, words):
+    """Settings with what words ask for, and the names of those that are no default."""
+    given = vars(parser.parse_args(words))
+    demo = next(iter(settings))
+    data = given.get("data", demo)
+    default = replace(settings[data], data=demo)
+    try:
+        args = replace(default, **given)
+    except ValueError as error:
+        parser.error(str(error))
+    args = replace(args, data=data, device=_device(args.device, parser))
+    for key, shown in [("image", "--image FILE"), ("text", "--text SENTENCE")]:
+        if hasattr(args, "weights") and hasattr(args, key) and (
+                args.weights is None) != (getattr(args, key) is None):
+            parser.error(f"--weights NAME and {shown} go together")
+    changed = [each.name for each in fields(args) if each.name != "out"
+               and getattr(args, each.name) != getattr(default, each.name)]
+    if "device" not in given:
+        changed.remove("device")
+    if args.out is None:
+        args = replace(args, out=ROOT / "out" if changed else STATIC)
+    elif args.out.resolve() == STATIC and changed and (args.quick or data == demo):
+        parser.error("--out static is for the default demo and for full runs on "
+                     f"other data, not for {_flags(args, changed)}")
+    return args, changed
 
 
 class _Parser(argparse.ArgumentParser):
@@ -165,10 +172,11 @@ def _parser(settings):
 
 
 def _kind(name, kind, about):
-    """argparse's options for a field's type."""
-    if typing.get_origin(kind) is tuple:
-        return _kind(name, typing.get_args(kind)[0], about) | {
-            "nargs": "+", "action": _Tuple}
+    """argparse's options for a type such as int, int | None or tuple[int, ...]."""
+    if typing.get_origin(kind) is not None or isinstance(kind, types.UnionType):
+        options = _kind(name, typing.get_args(kind)[0], about)
+        is_tuple = typing.get_origin(kind) is tuple
+        return options | ({"nargs": "+", "action": _Tuple} if is_tuple else {})
     choices = {key: about[key] for key in ["choices"] if key in about}
     if kind is bool:
         switches = name in ("quick", "resume")
@@ -186,7 +194,7 @@ class _Tuple(argparse.Action):
 
 
 def _default(value):
-    if value is None or value is False:
+    if value is None or value is False or value == ():
         return ""
     if isinstance(value, tuple):
         value = " ".join(map(str, value))
@@ -255,14 +263,6 @@ def _join(device):
     idist.initialize("nccl" if device.type == "cuda" else "gloo")
     atexit.register(idist.finalize)
     return device
-
-
-def _pair(args, parser):
-    """--weights needs what it looks at, and the other way round."""
-    for key, shown in [("image", "--image FILE"), ("text", "--text SENTENCE")]:
-        if hasattr(args, "weights") and hasattr(args, key) and (
-                args.weights is None) != (getattr(args, key) is None):
-            parser.error(f"--weights NAME and {shown} go together")
 
 
 def _processes(args, notebook):

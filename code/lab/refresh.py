@@ -16,13 +16,14 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
-from lab import results, source, terminal  # noqa: E402
+from lab import results, terminal  # noqa: E402
 from lab.cli import CODE, ROOT, STATIC  # noqa: E402
+from lab.source import module_hash  # noqa: E402
 
 
 def stale(module):
     """What is missing or stale of a module's default demo, as short texts."""
-    current = source.module_hash(module)
+    current = module_hash(module)
     record = STATIC / "results" / f"{module.stem}.json"
     entries = results.read(record)
     found = [f"{entry} in {record.name}" for entry in ("facts", "demo")
