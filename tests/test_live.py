@@ -33,7 +33,7 @@ class Twice(Block):
 # %% Arguments
 if __name__ == "__main__":
     from lab import cli, figures, training
-    args = cli.arguments(digits={"epochs": 2, "batch_size": 4, "lr": 0.1})
+    args = cli.begin({"digits": cli.Settings()})
 
 # %% Show the size
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def memoize(function):
             kept[bound.args] = function(*bound.args)
         return kept[bound.args]
 
-    memoized.key = functools.partial(_key, signature)
+    memoized.kept, memoized.signature = kept, signature
     return memoized
 
 
@@ -53,8 +53,8 @@ def precompute(calls):
     training draws its curve when its cell runs. Raises UserError if a process ends.
     """
     current = runs.current()
-    calls = [call for call in map(tuple, calls) if _place(*call)[1] not in
-             _place(*call)[0]]
+    calls = [(function, arguments) for function, *arguments in calls
+             if _key(function, arguments) not in function.kept]
     if current.processes == 1 or len(calls) < 2:
         return
     state = pickle.dumps((current, _kept))
@@ -66,8 +66,9 @@ def precompute(calls):
         futures = _submit(executor, calls)
         for future in _progress(as_completed(futures), len(futures)):
             result, process, report = pickle.loads(future.result())
-            kept, key = _place(*futures[future])
-            kept[key], reports[process] = result, report
+            function, arguments = futures[future]
+            function.kept[_key(function, arguments)] = result
+            reports[process] = report
     except BrokenProcessPool:
         raise UserError("a process that trained was ended from outside, perhaps for "
                         "lack of memory: free some, and go on with --resume")
@@ -97,21 +98,15 @@ def _name(function):
     return f"{module}.{function.__qualname__}"
 
 
-def _key(signature, *arguments):
-    bound = signature.bind(*arguments)
+def _key(function, arguments):
+    """The arguments of a call as the key of its result."""
+    bound = function.signature.bind(*arguments)
     bound.apply_defaults()
     return bound.args
 
 
-def _place(function, *arguments):
-    """The results kept of a function, and the key of this call among them."""
-    return _kept[_name(function)], function.key(*arguments)
-
-
 def _submit(executor, calls):
     """{future: call}. The workers ignore Ctrl-C, as this process ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        return {executor.submit(_call, *call): call for call in calls}
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # they start with it
     try:
         return {executor.submit(_call, *call): call for call in calls}
@@ -134,7 +129,7 @@ def _end_with_parent():
     os._exit(1)
 
 
-def _call(function, *arguments):
+def _call(function, arguments):
     """In a worker: what a call returned, by which process, and what its run notes."""
     result = function(*arguments)
     # bytes, as PyTorch would pass tensors by files that end with this process
