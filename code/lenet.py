@@ -195,14 +195,14 @@ def map_loss(logits, labels, j=1.0):
 class Settings(cli.Settings):
     epochs: int = 12
     batch_size: int = 32
-    lr: float = 0.02
+    lr: float = 0.05    # of 0.02, 0.05 and 0.1 the lowest loss, for both networks
     runs: int = 3
 
 
 SETTINGS = {
     "digits": Settings(),
-    "mnist": Settings(epochs=10, batch_size=64, lr=0.05, runs=1),
-    "fashion_mnist": Settings(epochs=10, batch_size=64, lr=0.05, runs=1)}
+    "mnist": Settings(epochs=5, batch_size=128, lr=0.1, runs=1),
+    "fashion_mnist": Settings(epochs=5, batch_size=128, lr=0.1, runs=1)}
 
 
 # %%
@@ -213,6 +213,8 @@ def trained(network, args, seed, loss=F.cross_entropy, lr=None):
     train, test = data.load(args, size=28)
     model = training.place(network(), args)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr or args.lr, momentum=0.9)
+    batches = training.loader(train, args)
+    schedule = training.one_cycle(optimizer, args.epochs * len(batches))
 
     def step(batch):
         images, labels = batch
@@ -221,12 +223,12 @@ def trained(network, args, seed, loss=F.cross_entropy, lr=None):
         optimizer.zero_grad()
         batch_loss.backward()
         optimizer.step()
+        schedule.step()
         return {"loss": batch_loss}
 
     history = training.fit(
-        step, training.loader(train, args), args, seed=seed,
-        save={"model": model, "optimizer": optimizer},
-        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs),
+        step, batches, args, seed=seed,
+        save={"model": model, "optimizer": optimizer, "schedule": schedule},
         validate=lambda: {"test_error": test_error(model, test, args)},
         name=f"lenet-{network.__name__}-{args.data}-{seed}")
     return training.Trained(model, history)

@@ -229,9 +229,7 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
         optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=0.9,
                                     weight_decay=args.weight_decay, nesterov=True)
     batches = loader(train, args)
-    steps = max(args.epochs * len(batches), 6)  # OneCycleLR divides by zero at 5
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, args.lr, total_steps=steps, pct_start=0.2)
+    schedule = one_cycle(optimizer, args.epochs * len(batches))
 
     def step(batch):
         images, labels = batch
@@ -257,6 +255,14 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
         save={"model": model, "optimizer": optimizer, "schedule": schedule},
         validate=accuracy if validate else None)
     return Trained(_bare(model), history)
+
+
+def one_cycle(optimizer, steps):
+    """A schedule, stepped after each of `steps` batches: up to the optimizer's rate in
+    a fifth of them, from a 25th of it, then down to nearly zero; Smith 2018."""
+    rate = optimizer.param_groups[0]["lr"]
+    return torch.optim.lr_scheduler.OneCycleLR(  # which divides by zero at 5 steps
+        optimizer, rate, total_steps=max(steps, 6), pct_start=0.2)
 
 
 class Checkpoint:
