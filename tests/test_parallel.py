@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from lab import parallel, runs
 
@@ -97,6 +98,7 @@ if __name__ == "__main__":
         results.record(f"threads{seed}", history["threads"][-1])
         results.record(f"weight{seed}", model.linear.weight[0, 0])
         results.record(f"after{seed}", after(args, seed).model.linear.weight[0, 0])
+    results.record("random", torch.rand(1))
     results.save({})
 '''
 
@@ -137,14 +139,14 @@ def pids(err):
 @two_cores
 def test_side_by_side_as_one_after_the_other(project):
     """The same weights; each training once; in two processes of one thread each."""
-    status, out, err = finish(start(project, "--out", "two"))
+    status, out, err = finish(start(project, "--out", "two", "--pause", 0.02))
     assert status == 0, err
     assert len(pids(err)) == 10 and len(set(pids(err))) == runs.cores() > 1
     assert f"{runs.cores()} processes of 1 thread" in out
     found = measured(project, "two")
     assert found["processes"] == runs.cores() and found["threads"] == 1
     core = str(min(os.sched_getaffinity(0)))
-    status, _, err = finish(start(project, "--out", "one", cores=core))
+    status, _, err = finish(start(project, "--out", "one", "--pause", 0.02, cores=core))
     assert status == 0 and len(set(pids(err))) == 1, err
     assert measured(project, "one")["values"] == found["values"]
     assert measured(project, "one")["processes"] == 1
@@ -219,5 +221,10 @@ def test_memoize():
     memoized = parallel.memoize(function)
     assert memoized(1) is memoized(1, 2) is memoized(b=2, a=1)
     assert memoized(1) is not memoized(2) and calls == [(1, 2), (2, 2)]
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    parallel.memoize(lambda: torch.rand(5))()
+    assert torch.rand(1) == expected, "a call changes what comes after it"
     again = parallel.memoize(function)
     assert again(1) is not None and calls == [(1, 2), (2, 2), (1, 2)]

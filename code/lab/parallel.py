@@ -4,17 +4,20 @@ The networks of the demos are so small that a second thread gains little, and lo
 everything while another program keeps a core busy.
 """
 
+import contextlib
 import functools
 import inspect
 import multiprocessing
 import os
 import pickle
+import random
 import signal
 import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
+import numpy
 import torch
 
 from lab import UserError, runs
@@ -25,8 +28,9 @@ _kept = {}  # {name of a memoized function: {its arguments: what it returned}}
 def memoize(function):
     """Let a function return the same object for the same arguments, once computed.
 
-    As functools.cache does; besides, precompute() can compute it ahead, and options
-    may be given by position or by name. A new definition starts anew.
+    As functools.cache does; besides, precompute() can compute it ahead, a call leaves
+    the random numbers of this process as they were, wherever it is computed, and
+    options may be given by position or by name. A new definition starts anew.
     """
     name = _name(function)
     signature = inspect.signature(function)
@@ -37,7 +41,8 @@ def memoize(function):
         bound = signature.bind(*arguments, **options)
         bound.apply_defaults()
         if bound.args not in kept:
-            kept[bound.args] = function(*bound.args)
+            with _same_random_numbers():
+                kept[bound.args] = function(*bound.args)
         return kept[bound.args]
 
     memoized.kept, memoized.signature = kept, signature
@@ -91,6 +96,15 @@ def use_threads(threads):
 def is_worker():
     """Whether precompute() started this process."""
     return multiprocessing.parent_process() is not None
+
+
+@contextlib.contextmanager
+def _same_random_numbers():
+    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    yield
+    random.setstate(states[0])
+    numpy.random.set_state(states[1])
+    torch.set_rng_state(states[2])
 
 
 def _name(function):

@@ -209,7 +209,7 @@ class Means:
 
 
 def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=None,
-                     validate=True, sets=None):
+                     epochs=None, validate=True, sets=None):
     """network(in_channels) Trained on args.data.
 
     The history has loss and training_error of each epoch and, if validate, the test
@@ -218,6 +218,7 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
     makes one from the parameters, SGD with momentum 0.9 and args.weight_decay if
     None. The learning rate rises to args.lr and falls to nearly zero, step by step.
     args.size: side of the pictures; args.augment: shift and mirror them at random.
+    epochs: in place of args.epochs.
     sets: a training and a test set, in place of all of args.data.
     """
     torch.manual_seed(seed)
@@ -229,7 +230,8 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
         optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=0.9,
                                     weight_decay=args.weight_decay, nesterov=True)
     batches = loader(train, args)
-    schedule = one_cycle(optimizer, args.epochs * len(batches))
+    epochs = epochs or args.epochs
+    schedule = one_cycle(optimizer, epochs * len(batches))
 
     def step(batch):
         images, labels = batch
@@ -251,7 +253,7 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
         return {"accuracy": evaluate(model, test, args)["accuracy"]}
 
     history = fit(
-        step, batches, args, seed=seed, name=name,
+        step, batches, args, seed=seed, name=name, epochs=epochs,
         save={"model": model, "optimizer": optimizer, "schedule": schedule},
         validate=accuracy if validate else None)
     return Trained(_bare(model), history)
