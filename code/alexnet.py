@@ -169,8 +169,8 @@ class Settings(cli.ImageSettings):
         (0.08,), "learning rates tried with tanh", above=0)
     weight_decay: float = 0.0
     augment: bool = False
-    size: int = 32
     runs: int = 3
+    size = 32  # the network takes no other
 
     def rates(self, activation):
         """The learning rates to try with an activation."""

@@ -108,10 +108,10 @@ CONTESTANTS = {
 # %%
 @dataclass(frozen=True)
 class Settings(cli.Settings):
-    budget: float = cli.flag(4.0, "seconds of training for each network", above=0)
+    budget: float = cli.flag(3.5, "seconds of training for each network", above=0)
     batch_size: int = 128
     augment: bool = False
-    size: int = 32
+    size = 32  # the networks take no other
 
 
 SETTINGS = {"digits": Settings(),
@@ -120,6 +120,7 @@ SETTINGS = {"digits": Settings(),
 
 
 # %%
+@parallel.memoize
 def trained(contestant, args, epochs):
     """A contestant Trained for so many epochs, without validation."""
     return training.train_classifier(
