@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import bert
 from conftest import assert_same
-from lab import UserError, measure, results
+from lab import UserError, measure, runs
 
 SCRIPT = Path(__file__).resolve().parents[1] / "code/bert.py"
 SMALL = {"vocab_size": 40, "hidden_size": 24, "num_hidden_layers": 3,
@@ -298,7 +298,7 @@ def test_old_names(checkpoint):
 @pytest.fixture
 def script(tmp_path, monkeypatch):
     """Run the module on a sentence; returns the message with which it ends."""
-    monkeypatch.setattr(results, "run", None)
+    monkeypatch.setattr(runs, "_current", None)
     handler = signal.getsignal(signal.SIGINT)
 
     def run(name, sentence="the soup was [MASK] ."):

@@ -276,7 +276,7 @@ TRAINING = """
         time.sleep(0.02)
         return {"loss": 1 / (1 + float(batch.sum()))}
     import torch
-    training.fit(step, [torch.ones(1)] * 60, args, name="steps")
+    training.fit(step, [torch.ones(1)] * 60, args, name="steps", epochs=2)
     print("trained")
 """
 

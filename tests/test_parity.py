@@ -19,7 +19,7 @@ from torch import nn
 import lenet
 import resnet
 from conftest import assert_same
-from lab import measure, results
+from lab import measure, runs
 
 ROOT = Path(__file__).resolve().parents[1]
 # Module and the variant whose published weights it runs.
@@ -246,7 +246,7 @@ def classify(tmp_path, picture, monkeypatch):
 
     monkeypatch.setattr("torch.hub.urlopen", no_network)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(results, "run", None)
+    monkeypatch.setattr(runs, "_current", None)
     handler = signal.getsignal(signal.SIGINT)
 
     def run(module="resnet", image=picture):
