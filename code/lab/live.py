@@ -101,7 +101,7 @@ def notebook(name):
     """The module as a notebook, its edits included, for display(…, raw=True)."""
     module = _module(name)
     module.refresh()
-    text = "\n".join(module.with_edits(module.edits)) + "\n"
+    text = "\n".join(module.with_edits(module.edits))
     return _plain(jupytext.writes(jupytext.reads(text, "py:percent"), "ipynb"))
 
 
@@ -118,7 +118,7 @@ def save(name, symbol, text, copy):
     lines = module.with_edits({**module.edits, symbol: text})
     try:
         with results.atomic(path) as temporary:
-            temporary.write_text("\n".join(lines) + "\n", "utf-8")
+            temporary.write_text("\n".join(lines), "utf-8")
     except UserError as error:
         return _plain(str(error))
     return _plain(f"saved as out/live/{stem}.py")
@@ -184,8 +184,8 @@ class LiveModule:
 
         Returns whether that was so.
         """
-        text = self.path.read_text("utf-8")
-        imported = source.imported_modules(text.splitlines(), cli.CODE)
+        text = source.read(self.path)
+        imported = source.imported_modules(text, cli.CODE)
         changed = [_module(file.stem).refresh() for file in imported
                    if file != self.path]
         if text == self.text and not any(changed):
@@ -200,10 +200,11 @@ class LiveModule:
         return True
 
     def read(self, text):
-        self.text, self.lines = text, text.splitlines()
+        self.text, self.lines = text, source.lines_of(text)
         self.tree = ast.parse(text, str(self.path))
-        self.spans = _definitions(self.tree.body)
-        self.cells = _cells(self.lines)
+        self.spans = source.definitions(text)
+        self.cells = {key: (cell.first, cell.last)
+                      for key, cell in source.cells(text).items() if cell.is_demo}
         self.run = self.args = None
 
     def execute(self):
@@ -213,7 +214,7 @@ class LiveModule:
             sys.modules[self.name] = importlib.util.module_from_spec(spec)
         linecache.checkcache(str(self.path))
         for node in self.tree.body:
-            first, last = _span(node)
+            first, last = source.span(node)
             edits = {symbol: text for symbol, text in self.edits.items()
                      if first <= self.spans[symbol][0] <= last}
             if edits:
@@ -335,35 +336,6 @@ class LiveModule:
             return loop.run_until_complete(task)
         finally:
             task.cancel()   # where it was stopped
-
-
-def _definitions(body, prefix=""):
-    """{name of a class, function or method: its first and last line}."""
-    spans = {}
-    for node in body:
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-            spans[prefix + node.name] = _span(node)
-            if isinstance(node, ast.ClassDef) and not prefix:
-                spans |= _definitions(node.body, f"{node.name}.")
-    return spans
-
-
-def _span(node):
-    decorators = getattr(node, "decorator_list", [])
-    return min([node.lineno, *(part.lineno for part in decorators)]), node.end_lineno
-
-
-def _cells(lines):
-    """{title of a demo cell, a slug: first and last line of its body}."""
-    starts = [i for i, line in enumerate(lines) if re.match(r"# %%(\s|$)", line)]
-    cells = {}
-    for start, end in zip(starts, [*starts[1:], len(lines)]):
-        title = re.sub(r"[\W_]+", "-", lines[start][4:].lower()).strip("-")
-        if start + 1 < end and lines[start + 1] == 'if __name__ == "__main__":':
-            while not lines[end - 1].strip():
-                end -= 1
-            cells[title] = start + 3, end
-    return cells
 
 
 def _parse(lines, first, filename):

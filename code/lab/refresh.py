@@ -5,7 +5,6 @@ if there are any.
 """
 
 import argparse
-import ast
 import html
 import json
 import re
@@ -16,14 +15,13 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
-from lab import results, terminal  # noqa: E402
+from lab import results, source, terminal  # noqa: E402
 from lab.cli import CODE, ROOT, STATIC  # noqa: E402
-from lab.source import module_hash  # noqa: E402
 
 
 def stale(module):
     """What is missing or stale of a module's default demo, as short texts."""
-    current = module_hash(module)
+    current = source.module_hash(module)
     record = STATIC / "results" / f"{module.stem}.json"
     entries = results.read(record)
     found = [f"{entry} in {record.name}" for entry in ("facts", "demo")
@@ -31,25 +29,18 @@ def stale(module):
     found += [f"no {name}" for name in drawn(module)
               if not (STATIC / "img" / name).exists()]
     for figure in sorted((STATIC / "img").glob("*.*")):
-        source = provenance(figure)
-        if source.get("module") == module.stem and source.get("run") == "demo" and (
-                source["hash"] != current):
+        origin = provenance(figure)
+        if origin.get("module") == module.stem and origin.get("run") == "demo" and (
+                origin["hash"] != current):
             found.append(figure.name)
     return found
 
 
 def drawn(module):
-    """File names of the figures that a module's source says it saves."""
-    names = []
-    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "figures.save":
-            name, *_ = [value.value for value in node.args[1:]
-                        if isinstance(value, ast.Constant)] or [None]
-            png = any(ast.unparse(keyword) == "format='png'"
-                      for keyword in node.keywords)
-            endings = [".png"] if png else [".svg", ".dark.svg"]
-            names += [name + ending for ending in endings] if name else []
-    return names
+    """File names of the figures that a module's demo saves."""
+    return [name + ending for name, (_, kind) in source.figures(
+                source.read(module)).items()
+            for ending in ([".png"] if kind == "png" else [".svg", ".dark.svg"])]
 
 
 def provenance(figure):
@@ -76,7 +67,8 @@ def main():
     parser.add_argument("--check", action="store_true", help="only list them")
     check = parser.parse_args().check
     modules = [module for module in sorted(CODE.glob("*.py"))
-               if 'if __name__ == "__main__":' in module.read_text("utf-8")]
+               if any(cell.is_demo for cell in source.cells(
+                   source.read(module)).values())]
     left = 0
     for module in modules:
         reasons = stale(module)

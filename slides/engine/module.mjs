@@ -1,4 +1,4 @@
-/** Reads a Python module without running it: header, definitions, cells, hash. */
+/** Reads a Python module without running it, as code/lab/source.py does: header, definitions, cells, figures, hash. */
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
@@ -39,6 +39,7 @@ export class Module {
     this.imports = importedNames(this.lines);
     this.parse = once(() => python.parse(this.source));
     this.define = once(() => readDefinitions(this.tree, this.source, this.lines));
+    this.draw = once(() => readFigures(this));
     this.cellStarts = [0, ...Array.from(this.source.matchAll(/^# %%/gm), ({ index }) => index)];
     /** @type {Map<number, Tree>} */
     this.cellTrees = new Map();
@@ -50,6 +51,11 @@ export class Module {
 
   get definitions() {
     return this.define();
+  }
+
+  /** @returns {Map<string, string>} the demo cell that saves a figure, by the figure's name */
+  get figures() {
+    return this.draw();
   }
 
   /**
@@ -254,6 +260,42 @@ function readDefinitions(tree, source, lines) {
   }
   visit(tree.topNode, "");
   return definitions;
+}
+
+/**
+ * @param {Module} module
+ * @returns {Map<string, string>}
+ */
+function readFigures({ tree, source, lines, cells }) {
+  /** @type {Map<string, string>} */
+  const figures = new Map();
+  const lineAt = lineCounter(lines);
+  const demos = [...cells].filter(([, { isDemo }]) => isDemo);
+  tree.iterate({
+    enter({ name, node }) {
+      const [callee, args] = [node.firstChild, node.lastChild];
+      if (name !== "CallExpression" || !callee || !args || source.slice(callee.from, callee.to) !== "figures.save") return;
+      const line = lineAt(node.from);
+      const cell = demos.find(([, { firstLine, lastLine }]) => firstLine <= line && line <= lastLine);
+      const figure = laterString(args, source);
+      if (cell && figure) figures.set(figure, cell[0]);
+    },
+  });
+  return figures;
+}
+
+/**
+ * @param {import("@lezer/common").SyntaxNode} args of a call
+ * @param {string} source
+ * @returns {string | undefined} the first string that is an argument after the first, and has no name
+ */
+function laterString(args, source) {
+  let position = 0;
+  for (let node = args.firstChild; node; node = node.nextSibling) {
+    if (node.name === ",") position += 1;
+    else if (position && node.name === "String" && node.prevSibling?.name === ",") return source.slice(node.from + 1, node.to - 1);
+  }
+  return undefined;
 }
 
 /**

@@ -61,9 +61,7 @@ const readMetadata = remember((file) => JSON.parse(readFileSync(file, "utf8")).m
  * @returns {string | undefined} the demo cell that saves it, if the source names it
  */
 export function cellThatSaves(module, figure) {
-  const name = path.posix.basename(figure).replace(/\.\w+$/, "");
-  return [...module.cells].find(([, { isDemo, firstLine, lastLine }]) =>
-    isDemo && module.lines.slice(firstLine - 1, lastLine).some((line) => line.includes(`"${name}"`)))?.[0];
+  return module.figures.get(path.posix.basename(figure).replace(/\.\w+$/, ""));
 }
 
 /**
