@@ -8,25 +8,21 @@ import json
 import math
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import symtable
 import sys
 from functools import cache
 from importlib.metadata import packages_distributions
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import torch
 from torch import nn
 
-from cases import CASES
+from declared import MODULES, ROOT, cases, problem
 from lab import refresh, results
 
-ROOT = Path(__file__).resolve().parents[1]
-MODULES = sorted(path.stem for path in ROOT.glob("code/*.py"))
 FIGURES = sorted(ROOT.glob("static/img/*.*"))
 READ_MODULES = """
 import { readModule } from "./slides/engine/module.mjs";
@@ -50,7 +46,7 @@ print(json.dumps([sorted(set(sys.modules) - modules), state() == before]))
 
 every_module = pytest.mark.parametrize("name", MODULES)
 every_case = pytest.mark.parametrize("case", [
-    pytest.param(case, id=key) for key, case in CASES.items()])
+    pytest.param(case, id=f"{name}.{key}") for name, key, case in cases()])
 
 
 def source(name):
@@ -242,39 +238,61 @@ def test_notebook(name, project, monkeypatch):
         ("--epochs", "0", '"epochs"'), ("--data", "nonsense", "cli.arguments("),
         ("--image", "missing.jpg", "image=True")]
     if where in source(name)])
-def test_bad_arguments(name, flag, value, monkeypatch, capsys):
+def test_bad_arguments(name, flag, value, script, capsys):
     """They end the script with status 2 and one line that names them."""
-    script = f"code/{name}.py"
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", [script, flag, value])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(script, run_name="__main__")
+    assert script(name, flag, value) == 2
     printed = capsys.readouterr()
-    assert end.value.code == 2 and not printed.out
+    assert not printed.out
     line, = printed.err.splitlines()
-    assert line.startswith(f"python {script}: ") and flag in line and value in line
+    assert line.startswith(f"python code/{name}.py: ")
+    assert flag in line and value in line
 
 
 # Models
 
 
-def classes(name):
-    module = importlib.import_module(name)
-    return {value for key, value in inspect.getmembers(module, inspect.isclass)
-            if issubclass(value, nn.Module) and value.__module__ == name
-            and not key.startswith("_")}
+def untested(name):
+    """What is missing of a module's test file, in one line, or None."""
+    models = {value for key, value in inspect.getmembers(
+        importlib.import_module(name), inspect.isclass)
+        if issubclass(value, nn.Module) and value.__module__ == name
+        and not key.startswith("_")}
+    missing = models - {type(part) for module, _, case in cases() if module == name
+                        for part in case.build().modules()}
+    names = ", ".join(sorted(model.__name__ for model in missing))
+    return problem(name) or (
+        f"no model of CASES in tests/test_{name}.py has {names}" if missing else None)
 
 
 @every_module
 def test_every_model_has_a_case(name):
-    covered = {type(part) for key, case in CASES.items() if key.startswith(f"{name}.")
-               for part in case.build().modules()}
-    missing = {model.__name__ for model in classes(name) - covered}
-    assert not missing, f"tests/cases.py has nothing with {missing} of {name}"
+    if line := untested(name):
+        pytest.fail(line, pytrace=False)
 
 
-def test_every_case_is_of_a_module():
-    assert {key.partition(".")[0] for key in CASES} <= set(MODULES)
+def test_a_model_without_a_case_is_named(tmp_path, monkeypatch):
+    """So are a test file that is missing, and one that cannot be imported."""
+    (tmp_path / "toy.py").write_text(
+        "from torch import nn\nclass Head(nn.Linear):\n    pass\n"
+        "class Body(nn.Linear):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("declared.MODULES", ["toy"])
+    tests = tmp_path / "test_toy.py"
+    for text, line in [
+            (None, "tests/test_toy.py is missing: it tests code/toy.py and declares "
+                   "its CASES"),
+            ("import toy\n1 / 0", "tests/test_toy.py cannot be imported: "
+                                  "ZeroDivisionError: division by zero"),
+            ("", "no model of CASES in tests/test_toy.py has Body, Head"),
+            ("import toy\nfrom declared import Case\n"
+             "CASES = {'Head': Case(lambda: toy.Head(1, 1), None)}",
+             "no model of CASES in tests/test_toy.py has Body")]:
+        if text is not None:
+            tests.write_text(text)
+        importlib.invalidate_caches()
+        monkeypatch.delitem(sys.modules, "test_toy", raising=False)
+        assert untested("toy") == line
+    sys.modules.pop("toy")
 
 
 @every_case
