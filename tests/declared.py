@@ -10,6 +10,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -108,3 +109,9 @@ def problem(module):
                     "CASES")
         line = str(error).strip().partition("\n")[0]
         return f"{file} cannot be imported: {type(error).__name__}: {line}"
+
+
+@cache
+def facts(module):
+    """What a module computes of itself; once for all tests that ask."""
+    return importlib.import_module(module).facts()
