@@ -13,15 +13,16 @@
 # - **Time**: about 60 s on 2 CPU cores
 
 # %%
-from copy import copy
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from grad_cam import grad_cam, where_it_looks
-from lab import cli, data, figures, measure, results, training, weights
+from lab import (cli, data, figures, measure, parallel, results, training,
+                 weights)
 
 
 # %% [markdown]
@@ -157,31 +158,66 @@ class SmallAlexNet(nn.Module):
 # ## Training
 
 # %%
+@dataclass(frozen=True)
+class Settings(cli.ImageSettings):
+    epochs: int = 6
+    batch_size: int = 64
+    # the fastest of 0.02, 0.04, 0.08, 0.16 for each, found as fastest_rate does
+    relu_rates: tuple[float, ...] = cli.flag(
+        (0.04,), "learning rates tried with ReLU", above=0)
+    tanh_rates: tuple[float, ...] = cli.flag(
+        (0.08,), "learning rates tried with tanh", above=0)
+    weight_decay: float = 0.0
+    augment: bool = False
+    runs: int = 3
+    size = 32  # the network takes no other
+
+    def rates(self, activation):
+        """The learning rates to try with an activation."""
+        return {"ReLU": self.relu_rates, "tanh": self.tanh_rates}[activation]
+
+
+SETTINGS = {
+    "cluttered": Settings(),
+    "cifar10": Settings(epochs=10, relu_rates=(0.02, 0.04), tanh_rates=(0.02, 0.04),
+                        threads=0),
+    "fashion_mnist": Settings(epochs=5, relu_rates=(0.02,), tanh_rates=(0.02,), runs=1,
+                              threads=0)}
+
+
+# %%
 ACTIVATIONS = {"ReLU": nn.ReLU, "tanh": nn.Tanh}
 
 
-@cache
+@parallel.memoize
 def trained(activation, dropout, lr, args, seed):
-    """A SmallAlexNet and its history; no other regularisation, as in figure 1."""
-    args = copy(args)
-    args.lr = lr
+    """A SmallAlexNet, Trained without other regularisation, as in figure 1."""
     network = partial(SmallAlexNet, activation=ACTIVATIONS[activation], dropout=dropout)
     return training.train_classifier(
-        network, args, seed, f"alexnet-{activation}-{dropout}-{lr}-{args.data}-{seed}")
+        network, args, seed, f"alexnet-{activation}-{dropout}-{lr}-{args.data}-{seed}",
+        optimizer=partial(torch.optim.SGD, lr=lr, momentum=0.9, nesterov=True,
+                          weight_decay=args.weight_decay))
+
+
+# %%
+def trials(activation, args):
+    """The trainings that choose a rate, with a seed that no comparison uses."""
+    rates = args.rates(activation)
+    return [(activation, 0.0, lr, args, args.seed + 100)
+            for lr in rates if len(rates) > 1]
 
 
 # %%
 def fastest_rate(activation, args):
     """Of args.rates the one after which the training error is lowest.
 
-    Tried with a seed that no comparison uses. paper, figure 1:
-    each network's rate makes its training as fast as possible.
+    paper, figure 1: each network's rate makes its training as
+    fast as possible.
     """
-    rates = args.rates[activation]
-    if len(rates) == 1:
-        return rates[0]
-    return min(rates, key=lambda lr: trained(
-        activation, 0.0, lr, args, args.seed + 100)[1]["training_error"][-1])
+    errors = [trained(*trial).history["training_error"][-1]
+              for trial in trials(activation, args)]
+    rates = args.rates(activation)
+    return rates[errors.index(min(errors))] if errors else rates[0]
 
 
 # %%
@@ -256,17 +292,7 @@ def facts():
 
 # %% Arguments
 if __name__ == "__main__":
-    # rates: the fastest of 0.02, 0.04, 0.08, 0.16 for each, found as fastest_rate does
-    args = cli.arguments(
-        weights=["imagenet"], image=True,
-        cluttered={"epochs": 6, "batch_size": 64, "weight_decay": 0, "augment": False,
-                   "size": 32, "rates": {"ReLU": [0.04], "tanh": [0.08]}, "runs": 3},
-        cifar10={"epochs": 10, "batch_size": 64, "weight_decay": 0, "augment": False,
-                 "size": 32, "runs": 3,
-                 "rates": {"ReLU": [0.02, 0.04], "tanh": [0.02, 0.04]}},
-        fashion_mnist={"epochs": 5, "batch_size": 64, "weight_decay": 0,
-                       "augment": False, "size": 32, "runs": 1,
-                       "rates": {"ReLU": [0.02], "tanh": [0.02]}})
+    args = cli.begin(SETTINGS)
     if args.weights:
         weights.classify(alexnet(), "alexnet", args, grad_cam, layer="features.11")
         raise SystemExit
@@ -281,13 +307,22 @@ if __name__ == "__main__":
         f"matrices: {100 * share:.0f} %": ("fc6", "fc8")})
     figures.save(figure, "alexnet-architecture")
 
+# %% Trainings
+if __name__ == "__main__":
+    parallel.precompute((trained, *trial) for activation in ACTIVATIONS
+                        for trial in trials(activation, args))
+    parallel.precompute(
+        (trained, activation, dropout, fastest_rate(activation, args), args, seed)
+        for activation, dropout in [("ReLU", 0.5), ("ReLU", 0.0), ("tanh", 0.0)]
+        for seed in args.seeds)
+
 # %% ReLU against tanh
 if __name__ == "__main__":
     figure, (axis,) = figures.panels(xlabel="epoch", ylabel="training error (%)")
     for activation, role in [("tanh", "control"), ("ReLU", "idea")]:
         lr = fastest_rate(activation, args)
-        histories = [trained(activation, 0.0, lr, args, args.seed + run)[1]
-                     for run in range(args.runs)]
+        histories = [trained(activation, 0.0, lr, args, seed).history
+                     for seed in args.seeds]
         errors = 100 * torch.tensor([h["training_error"] for h in histories])
         epochs = range(1, errors.shape[1] + 1)
         figures.band(axis, epochs, errors, role, activation, linewidth=figures.HEAVY,
@@ -307,26 +342,29 @@ if __name__ == "__main__":
 
 # %% With and without dropout
 if __name__ == "__main__":
-    comparison = {"without dropout": ("control", {}), "with dropout": ("idea", {})}
-    for (title, (_, errors)), dropout in zip(comparison.items(), [0.0, 0.5]):
-        lr = fastest_rate("ReLU", args)
-        histories = [trained("ReLU", dropout, lr, args, args.seed + run)[1]
-                     for run in range(args.runs)]
-        errors["test"] = [[100 - 100 * a for a in h["accuracy"]] for h in histories]
-        errors["training"] = [[100 * e for e in h["training_error"]] for h in histories]
+    comparison, lr = {}, fastest_rate("ReLU", args)
+    for title, role, dropout in [("without dropout", "control", 0.0),
+                                 ("with dropout", "idea", 0.5)]:
+        histories = [trained("ReLU", dropout, lr, args, seed).history
+                     for seed in args.seeds]
+        comparison[title] = role, {
+            "test": [[100 - 100 * a for a in h["accuracy"]] for h in histories],
+            "training": [[100 * e for e in h["training_error"]] for h in histories]}
         results.record_runs(title.replace(" ", "_"), histories,
                             "training_error", "accuracy")
     figures.save(figures.curves(comparison, ylabel="error (%)"), "alexnet-dropout")
 
 # %% First filters
 if __name__ == "__main__":
-    model, _ = trained("ReLU", 0.0, fastest_rate("ReLU", args), args, args.seed)
+    lr = fastest_rate("ReLU", args)
+    model = trained("ReLU", 0.0, lr, args, args.seed).model
     figures.save(figures.filters(model.features[0].weight), "alexnet-filters")
 
 # %% One picture through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model, _ = trained("ReLU", 0.0, fastest_rate("ReLU", args), args, args.seed)
+    lr = fastest_rate("ReLU", args)
+    model = trained("ReLU", 0.0, lr, args, args.seed).model
     figures.save(figures.feature_maps(
         model, test[3][0], ["features.0", "features.3", "features.6", "classifier.4"]),
         "alexnet-feature-maps")
@@ -334,7 +372,8 @@ if __name__ == "__main__":
 # %% Where it looks
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model, _ = trained("ReLU", 0.0, fastest_rate("ReLU", args), args, args.seed)
+    lr = fastest_rate("ReLU", args)
+    model = trained("ReLU", 0.0, lr, args, args.seed).model
     figures.save(where_it_looks(model, "features.7", test, args), "alexnet-grad-cam")
 
 # %% What this run measured

@@ -23,13 +23,14 @@
 # %%
 import math
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lab import cli, figures, measure, results, training
+from lab import cli, figures, measure, parallel, results, training
 
 
 # %% [markdown]
@@ -440,6 +441,27 @@ MECHANISMS = {
 
 
 # %%
+@dataclass(frozen=True)
+class Settings(cli.Settings):
+    epochs: int = 3
+    batches: int = cli.flag(70, "batches in an epoch", least=4)
+    batch_size: int = 64
+    lr: float = 0.02
+    width: int = cli.flag(32, "of embeddings and states, a multiple of 4")
+    shortest: int = cli.flag(4, "letters of the shortest words in training", least=2)
+    longest: int = cli.flag(10, "letters of the longest words in training")
+    samples: int = cli.flag(100, "words of the test set")
+    runs: int = 3
+
+    def __post_init__(self):
+        if self.width % 4:
+            raise ValueError(f"--width {self.width} is no multiple of 4 heads")
+        if self.shortest > self.longest:
+            raise ValueError(f"--shortest {self.shortest} is more than --longest "
+                             f"{self.longest}")
+
+
+SETTINGS = {"letters": Settings()}
 TEST = 10_000   # from here on seeds are for testing
 
 
@@ -455,9 +477,9 @@ def right(model, task, length, args):
 
 
 # %%
-@cache
+@parallel.memoize
 def trained(task, mechanism, args, seed):
-    """A Translator with that mechanism after args.epochs, and its history."""
+    """A Translator with that mechanism, Trained for args.epochs."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = training.place(Translator(MECHANISMS[mechanism](args.width), args.width),
@@ -490,7 +512,7 @@ def trained(task, mechanism, args, seed):
         step, batches, args, seed=seed, name=f"attention-{task}-{mechanism}-{seed}",
         save={"model": model, "optimizer": optimizer, "schedule": schedule},
         validate=lambda: right(model, task, args.longest, args))
-    return model.eval(), history
+    return training.Trained(model.eval(), history)
 
 
 # %% [markdown]
@@ -549,9 +571,9 @@ def neighbours(count, length, generator):
 
 
 # %%
-@cache
+@parallel.memoize
 def trained_heads(num_heads, args, seed):
-    """Neighbours with so many heads, and its history."""
+    """Neighbours with so many heads, Trained for twice args.epochs."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = training.place(Neighbours(num_heads, args.longest, args.width), args)
@@ -578,7 +600,7 @@ def trained_heads(num_heads, args, seed):
         step, batches, args, seed=seed, name=f"attention-heads-{num_heads}-{seed}",
         epochs=2 * args.epochs, validate=accuracy,
         save={"model": model, "optimizer": optimizer})
-    return model.eval(), history
+    return training.Trained(model.eval(), history)
 
 
 # %% [markdown]
@@ -640,18 +662,25 @@ def spelled(words, wanted=None):
 
 
 # %%
+# What is compared: {mechanism: title}.
+SORTING = {"additive": "additive", "dot": "dot", "general": "general",
+           "scaled": "scaled dot", "content": "content (cosine)", "hard": "hard",
+           "location": "location", "local_p": "local-p"}
+COPYING = {"none": "no attention", "location": "location", "local_m": "local-m",
+           "local_p": "local-p"}
+
+
 def compare(task, mechanisms, args):
     """Record each of {mechanism: title}, and draw where it looks in one example."""
     source, target, places = letters(
         task, 1, args.longest, torch.Generator().manual_seed(args.seed))
     panels = []
     for mechanism, title in mechanisms.items():
-        found = [trained(task, mechanism, args, args.seed + run)
-                 for run in range(args.runs)]
-        histories = [history for _, history in found]
+        models, histories = zip(*[trained(task, mechanism, args, seed)
+                                  for seed in args.seeds])
         results.record_runs(f"{task}_{mechanism}", histories, "accuracy", "alignment")
         mean = sum(history["accuracy"][-1] for history in histories) / args.runs
-        words, weights = follow(found[0][0], source.to(args.device),
+        words, weights = follow(models[0], source.to(args.device),
                                 target.to(args.device))
         role = "control" if mechanism == "none" else "idea"
         panels.append((f"{title}: {mean:.0%}", role, spelled(source[0]), spelled(
@@ -703,23 +732,23 @@ def facts():
 
 # %% Arguments
 if __name__ == "__main__":
-    args = cli.arguments(letters={
-        "epochs": 3, "batches": 70, "batch_size": 64, "lr": 0.02, "width": 32,
-        "shortest": 4, "longest": 10, "samples": 100, "runs": 3})
+    args = cli.begin(SETTINGS)
+
+# %% Trainings
+if __name__ == "__main__":
+    parallel.precompute([
+        *product([trained], ["sort"], ["none", *SORTING], [args], args.seeds),
+        *product([trained], ["copy"], COPYING, [args], args.seeds),
+        *product([trained_heads], [4, 2, 1], [args], args.seeds)])
 
 # %% Who looks where, sorting
 if __name__ == "__main__":
-    figure = compare("sort", {
-        "additive": "additive", "dot": "dot", "general": "general",
-        "scaled": "scaled dot", "content": "content (cosine)", "hard": "hard",
-        "location": "location", "local_p": "local-p"}, args)
+    figure = compare("sort", SORTING, args)
     figures.save(figure, "attention-alignment-sort")
 
 # %% Who looks where, copying
 if __name__ == "__main__":
-    figure = compare("copy", {
-        "none": "no attention", "location": "location", "local_m": "local-m",
-        "local_p": "local-p"}, args)
+    figure = compare("copy", COPYING, args)
     figures.save(figure, "attention-alignment-copy")
 
 # %% Longer inputs
@@ -731,8 +760,7 @@ if __name__ == "__main__":
             ("additive", "additive", "idea", {"linewidth": figures.HEAVY}),
             ("dot", "dot", "sky", {}), ("scaled", "scaled dot", "purple", {}),
             ("none", "no attention", "control", {"linewidth": figures.HEAVY})]:
-        models = [trained("sort", mechanism, args, args.seed + run)[0]
-                  for run in range(args.runs)]
+        models = [trained("sort", mechanism, args, seed).model for seed in args.seeds]
         runs = [[100 * right(model, "sort", n, args)["accuracy"] for n in lengths]
                 for model in models]
         figures.band(axis, lengths, runs, role, title, **style)
@@ -758,8 +786,8 @@ if __name__ == "__main__":
     for title, role, score in [("q·k", "control", dot),
                                ("q·k/√d", "idea", scaled_dot)]:
         runs = []
-        for run in range(args.runs):
-            torch.manual_seed(args.seed + run)
+        for seed in args.seeds:
+            torch.manual_seed(seed)
             runs.append([saturation(score, width) for width in widths])
         for axis, key in zip(axes, runs[0][0]):
             found = [[at[key] for at in found] for found in runs]
@@ -797,8 +825,7 @@ if __name__ == "__main__":
     figure, (axis,) = figures.panels(xlabel="epoch", ylabel="neighbours right (%)",
                                      size=figures.BESIDE)
     for heads, role in [(1, "control"), (2, "muted"), (4, "idea")]:
-        histories = [trained_heads(heads, args, args.seed + run)[1]
-                     for run in range(args.runs)]
+        histories = [trained_heads(heads, args, seed).history for seed in args.seeds]
         results.record_runs(f"heads{heads}", histories, "accuracy")
         runs = [[100 * value for value in history["accuracy"]] for history in histories]
         figures.band(axis, range(1, len(runs[0]) + 1), runs, role,
@@ -813,7 +840,7 @@ if __name__ == "__main__":
     words, _ = neighbours(1, args.longest, torch.Generator().manual_seed(args.seed))
     read, row = spelled(words[0] + 1), []
     for heads, role in [(1, "control"), (4, "idea")]:
-        model, _ = trained_heads(heads, args, args.seed)
+        model = trained_heads(heads, args, args.seed).model
         with attention_maps(model) as found, torch.no_grad():
             model(words.to(args.device))
         for k, weights in enumerate(found["attention"][0].cpu()):

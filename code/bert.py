@@ -13,8 +13,9 @@
 # %%
 import json
 from collections import OrderedDict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -24,7 +25,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from attention import scaled_dot_product
-from lab import UserError, cli, figures, measure, results, text, training
+from lab import (UserError, cli, figures, measure, parallel, results, text,
+                 training)
 
 
 # %% [markdown]
@@ -380,6 +382,48 @@ def pretraining_loss(scores, words, follows, is_random):
 
 
 # %%
+@dataclass(frozen=True)
+class Settings(cli.Settings):
+    weights: str = cli.flag(None, "a published BERT: its name at Hugging Face")
+    text: str = cli.flag(None, "a sentence with [MASK], for --weights")
+    # paper: 12 or 24 layers of 768 or 1024, 1,000,000 steps of 256 x 512 words
+    epochs: int = cli.flag(11, "passes over the training set, to pre-train")
+    batch_size: int = 64
+    lr: float = 4e-3
+    width: int = cli.flag(48, "width of the model")
+    depth: int = 2
+    heads: int = cli.flag(4, "attention heads of a layer")
+    dropout: float = 0.0
+    at_least: int = cli.flag(1, "how often a word of the vocabulary occurs")
+    max_length: int = cli.flag(64, "tokens of a text; longer ones are cut", least=8)
+    lr_labels: float = cli.flag(3e-3, "learning rate of fine-tuning", above=0)
+    steps: int = cli.flag(50, "steps of fine-tuning, at least")
+    passes: int = cli.flag(6, "passes over the labelled reviews, at least")
+    labels: tuple[int, ...] = cli.flag((16, 64, 256), "labelled reviews", least=2)
+    gaps: tuple[str, ...] = cli.flag((
+        "hardly bad soup and never dull wine . [MASK] menu and not poor chef .",
+        "bad soup and dull wine . [MASK] menu and poor chef ."),
+        "reviews with a gap, [MASK], to fill")
+    runs: int = 3
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ValueError(f"--width {self.width} is no multiple of --heads "
+                             f"{self.heads}")
+        for gap in self.gaps:
+            if "[MASK]" not in gap.split():
+                raise ValueError(f"--gaps {gap!r} has no word [MASK]")
+
+
+FILMS = Settings(
+    epochs=10, lr=1e-3, width=128, dropout=0.1, at_least=2, lr_labels=1e-3, steps=200,
+    gaps=("a [MASK] film .",), threads=0)
+SETTINGS = {"reviews": Settings(),
+            "sst2": replace(FILMS, labels=(100, 1000, 6920)),
+            "mr": replace(FILMS, labels=(100, 1000, 8530))}
+
+
+# %%
 @cache
 def vocabulary(args):
     """A tokenizer with the words of the training part."""
@@ -415,9 +459,9 @@ def adam(model, lr, steps):
 
 
 # %%
-@cache
+@parallel.memoize
 def pretrained(args, seed):
-    """A BERT that has read the training part, not its labels, and fit's history."""
+    """A BERT, Trained on the training part without its labels."""
     torch.manual_seed(seed)
     train, _, _ = text.load(args)
     config = miniature(args)
@@ -438,7 +482,7 @@ def pretrained(args, seed):
 
     history = training.fit(step, batches, args, save=state, seed=seed,
                            name=f"bert-{args.data}-{seed}")
-    return model, history
+    return training.Trained(model, history)
 
 
 def share(scores, answers):
@@ -476,9 +520,9 @@ class Labelled(Dataset):
 
 
 # %%
-@cache
+@parallel.memoize
 def finetuned(args, seed, labels, start):
-    """A classifier that learned from so many labelled reviews, and fit's history.
+    """A classifier, Trained on so many labelled reviews.
 
     start: "pretrained" or "scratch". The same seed is the same reviews in both.
     """
@@ -492,7 +536,7 @@ def finetuned(args, seed, labels, start):
     torch.manual_seed(seed)
     model = BertForSequenceClassification(miniature(args))
     if start == "pretrained":
-        body = pretrained(args, seed)[0].bert
+        body = pretrained(args, seed).model.bert
         model.bert.load_state_dict(body.state_dict())
     model = training.place(model, args)
     learn, state = adam(model, args.lr_labels, epochs * len(batches))
@@ -504,8 +548,8 @@ def finetuned(args, seed, labels, start):
         learn(loss)
         return {"loss": loss}
 
-    return model, training.fit(step, batches, args, save=state, seed=seed,
-                               epochs=epochs)
+    history = training.fit(step, batches, args, save=state, seed=seed, epochs=epochs)
+    return training.Trained(model, history)
 
 
 # %%
@@ -779,19 +823,7 @@ def record_accuracies(name, sizes, found):
 
 # %% Arguments
 if __name__ == "__main__":
-    # paper: 12 or 24 layers of 768 or 1024, 1,000,000 steps of 256 x 512 words
-    size = {"batch_size": 64, "lr": 4e-3, "width": 48, "depth": 2, "heads": 4,
-            "dropout": 0.0, "at_least": 1, "max_length": 64, "runs": 3,
-            "lr_labels": 3e-3, "steps": 50, "passes": 6}   # at least so many
-    film = size | {"epochs": 10, "lr": 1e-3, "width": 128, "dropout": 0.1,
-                   "at_least": 2, "lr_labels": 1e-3, "steps": 200}
-    args = cli.arguments(
-        weights=str, text=True,
-        reviews=size | {"epochs": 11, "labels": [16, 64, 256], "gaps": [
-            "hardly bad soup and never dull wine . [MASK] menu and not poor chef .",
-            "bad soup and dull wine . [MASK] menu and poor chef ."]},
-        sst2=film | {"labels": [100, 1000, 6920], "gaps": ["a [MASK] film ."]},
-        mr=film | {"labels": [100, 1000, 8530], "gaps": ["a [MASK] film ."]})
+    args = cli.begin(SETTINGS)
     if args.weights:
         model, tokenizer = published(args.weights)
         for gap in fill(model.to(args.device), tokenizer, args.text):
@@ -819,11 +851,19 @@ if __name__ == "__main__":
         {(row, i): (role, 0.15) for i, there in enumerate(asked) if there
          for row, role in [(3, "control"), (4, "idea")]}), "bert-input")
 
+# %% Trainings
+if __name__ == "__main__":
+    sizes = args.labels[:1 if args.quick else None]
+    scratch, after = [product([finetuned], [args], args.seeds, sizes[::-1], [start])
+                      for start in ["scratch", "pretrained"]]
+    parallel.precompute([*product([pretrained], [args], args.seeds), *scratch])
+    parallel.precompute(after)
+
 # %% Pre-training
 if __name__ == "__main__":
-    histories = [pretrained(args, args.seed + run)[1] for run in range(args.runs)]
+    histories = [pretrained(args, seed).history for seed in args.seeds]
     results.record_runs("pretraining", histories, "hidden_words", "next_sentence")
-    model, _ = pretrained(args, args.seed)
+    model = pretrained(args, args.seed).model
     results.record("parameters", measure.parameters(model))
     results.record("vocabulary", vocabulary(args).get_vocab_size())
     train, _, _ = text.load(args)
@@ -846,8 +886,8 @@ if __name__ == "__main__":
         xlabel="labelled reviews", ylabel="test accuracy (%)")
     for start, role, label in [("scratch", "control", "from scratch"),
                                ("pretrained", "idea", "pre-trained")]:
-        found = [[accuracy(finetuned(args, args.seed + run, labels, start)[0], test,
-                           args) for labels in sizes] for run in range(args.runs)]
+        found = [[accuracy(finetuned(args, seed, labels, start).model, test, args)
+                  for labels in sizes] for seed in args.seeds]
         record_accuracies(start, sizes, found)
         figures.band(axis, sizes, 100 * torch.tensor(found), role, label,
                      linewidth=figures.HEAVY, marker="o", markersize=10, clip_on=False)
@@ -863,14 +903,14 @@ if __name__ == "__main__":
 
 # %% Fill a gap
 if __name__ == "__main__":
-    model, _ = pretrained(args, args.seed)
+    model = pretrained(args, args.seed).model
     gaps = {gap: fill(model, vocabulary(args), halves(gap))[0]
             for gap in args.gaps}
     figures.save(filled(gaps, dict.fromkeys(text.BLAME, "control")), "bert-gap")
 
 # %% What each head attends to
 if __name__ == "__main__":
-    model, _ = pretrained(args, args.seed)
+    model = pretrained(args, args.seed).model
     tokenizer = vocabulary(args)
     inputs = encode(tokenizer, [halves(args.gaps[0])])
     words = [tokenizer.id_to_token(i) for i in inputs["input_ids"][0].tolist()]

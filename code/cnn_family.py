@@ -13,10 +13,9 @@
 #   CIFAR-10
 
 # %%
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +27,8 @@ import inception
 import lenet
 import resnet
 import vgg
-from lab import cli, data, figures, measure, results, training, weights
+from lab import (cli, data, figures, measure, parallel, results, training,
+                 weights)
 
 
 # %% [markdown]
@@ -85,36 +85,51 @@ class Contestant:
     """A small network for 32x32 pictures, build(in_channels), and how to train it."""
     label: str
     build: Callable
-    lr: float
-    optimizer: Callable | None = None
+    optimizer: Callable
     loss: Callable = F.cross_entropy
 
 
+sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=5e-4)
 adamw = partial(torch.optim.AdamW, weight_decay=0.05)
 CONTESTANTS = {
-    "alexnet": Contestant("AlexNet", alexnet.SmallAlexNet, 0.02),
-    "vgg": Contestant("VGG", vgg.small_vgg, 0.1),
-    "googlenet": Contestant("GoogLeNet", googlenet.SmallGoogLeNet, 0.1,
+    "alexnet": Contestant("AlexNet", alexnet.SmallAlexNet, partial(sgd, lr=0.02)),
+    "vgg": Contestant("VGG", vgg.small_vgg, partial(sgd, lr=0.1)),
+    "googlenet": Contestant("GoogLeNet", googlenet.SmallGoogLeNet, partial(sgd, lr=0.1),
                             loss=googlenet.googlenet_loss),
-    "inception": Contestant("Inception v3", inception.SmallInception, 0.1),
+    "inception": Contestant("Inception v3", inception.SmallInception,
+                            partial(sgd, lr=0.1)),
     "resnet": Contestant("ResNet-20", lambda channels: resnet.CifarResNet(
-        20, in_channels=channels), 0.1),
-    "convnext": Contestant("ConvNeXt", convnext.small_convnext, 4e-3, adamw),
+        20, in_channels=channels), partial(sgd, lr=0.1)),
+    "convnext": Contestant("ConvNeXt", convnext.small_convnext,
+                           partial(adamw, lr=4e-3)),
 }
 
 
 # %%
-def trained(contestant, args, epochs):
-    """A contestant after so many epochs, and its history without validation."""
-    own = copy.copy(args)
-    own.lr, own.epochs = contestant.lr, epochs
-    return training.train_classifier(
-        contestant.build, own, args.seed, None, contestant.loss,
-        contestant.optimizer, validate=False)
+@dataclass(frozen=True)
+class Settings(cli.Settings):
+    budget: float = cli.flag(3.5, "seconds of training for each network", above=0)
+    batch_size: int = 128
+    augment: bool = False
+    size = 32  # the networks take no other
+
+
+SETTINGS = {"digits": Settings(),
+            "cifar10": Settings(budget=300.0, augment=True, threads=0),
+            "fashion_mnist": Settings(budget=300.0, augment=True, threads=0)}
 
 
 # %%
-@cache
+@parallel.memoize
+def trained(contestant, args, epochs):
+    """A contestant Trained for so many epochs, without validation."""
+    return training.train_classifier(
+        contestant.build, args, args.seed, None, contestant.loss,
+        contestant.optimizer, epochs, validate=False)
+
+
+# %%
+@parallel.memoize
 def result(name, args):
     """Test accuracy, seconds of training and epochs of one contestant.
 
@@ -137,11 +152,7 @@ def result(name, args):
 
 # %% Arguments
 if __name__ == "__main__":
-    common = {"batch_size": 128, "weight_decay": 5e-4, "size": 32}
-    args = cli.arguments(
-        digits={"budget": 4, "augment": False, **common},
-        cifar10={"budget": 300, "augment": True, **common},
-        fashion_mnist={"budget": 300, "augment": True, **common})
+    args = cli.begin(SETTINGS)
 
 # %% Accuracy against price
 if __name__ == "__main__":

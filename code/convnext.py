@@ -14,14 +14,16 @@
 # %%
 import time
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
+from itertools import product
 
 import torch
 from einops.layers.torch import Rearrange
 from torch import nn
 
 from grad_cam import grad_cam, where_it_looks
-from lab import cli, data, figures, measure, results, training, weights
+from lab import (cli, data, figures, measure, parallel, results, training,
+                 weights)
 from resnet import projection
 
 
@@ -285,9 +287,33 @@ def road_network(step, width, in_channels=3):
 # ## Training
 
 # %%
-@cache
+@dataclass(frozen=True)
+class Settings(cli.ImageSettings):
+    # paper: 300 epochs of 1.28 million pictures, batches of 4096, lr 0.004
+    epochs: int = 5
+    batch_size: int = 64
+    lr: float = 0.004
+    weight_decay: float = 0.05
+    augment: bool = False
+    size: int = 16
+    width: int = 8
+    steps: tuple[str, ...] = cli.flag(
+        ("resnet", "kernel", "convnext"), "stations of the road", choices=tuple(ROAD))
+    runs: int = 3
+
+
+SETTINGS = {
+    "digits": Settings(),
+    "cluttered": Settings(epochs=10, size=32),
+    "cifar10": Settings(epochs=6, augment=True, size=32, steps=tuple(ROAD), runs=1,
+                        threads=0),
+    "fashion_mnist": Settings(epochs=2, augment=True, size=32, runs=1, threads=0)}
+
+
+# %%
+@parallel.memoize
 def trained(step, args, seed):
-    """The network at `step` of ROAD, trained with AdamW, and its history."""
+    """The network at `step` of ROAD, Trained with AdamW."""
     # paper: 300 epochs, Mixup, CutMix, RandAugment, random erasing,
     # stochastic depth, label smoothing; here: AdamW, its schedule, shifts and flips
     return training.train_classifier(
@@ -373,21 +399,7 @@ def facts():
 
 # %% Arguments
 if __name__ == "__main__":
-    args = cli.arguments(
-        weights=["imagenet"], image=True,
-        digits={"epochs": 5, "batch_size": 64, "lr": 0.004, "weight_decay": 0.05,
-                "augment": False, "size": 16, "width": 8, "runs": 3,
-                "steps": ["resnet", "kernel", "convnext"]},
-        cluttered={"epochs": 10, "batch_size": 64, "lr": 0.004, "weight_decay": 0.05,
-                   "augment": False, "size": 32, "width": 8, "runs": 3,
-                   "steps": ["resnet", "kernel", "convnext"]},
-        # paper: 300 epochs of 1.28 million pictures, batches of 4096, lr 0.004
-        cifar10={"epochs": 6, "batch_size": 64, "lr": 0.004, "weight_decay": 0.05,
-                 "augment": True, "size": 32, "width": 8, "runs": 1,
-                 "steps": list(ROAD)},
-        fashion_mnist={"epochs": 2, "batch_size": 64, "lr": 0.004,
-                       "weight_decay": 0.05, "augment": True, "size": 32, "width": 8,
-                       "runs": 1, "steps": ["resnet", "kernel", "convnext"]})
+    args = cli.begin(SETTINGS)
     if args.weights:
         weights.classify(convnext_tiny(), "convnext_tiny", args, grad_cam,
                          layer="features.7")
@@ -399,14 +411,17 @@ if __name__ == "__main__":
         model = convnext_tiny()
     figures.save(figures.architecture(model, (1, 3, 224, 224)), "convnext-architecture")
 
+# %% Trainings
+if __name__ == "__main__":
+    parallel.precompute(product([trained], reversed(args.steps), [args], args.seeds))
+
 # %% From ResNet to ConvNeXt
 if __name__ == "__main__":
     train, _ = data.load(args, size=args.size)
     rows = {}
     for step in args.steps:  # on the whole road or at a few stations of it
         title, _ = ROAD[step]
-        histories = [trained(step, args, args.seed + run)[1]
-                     for run in range(args.runs)]
+        histories = [trained(step, args, seed).history for seed in args.seeds]
         results.record_runs(step, histories, "accuracy")
         image = train[0][0]
         work = measure.multiply_adds(
@@ -445,7 +460,7 @@ if __name__ == "__main__":
 # %% One picture through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model, _ = trained("convnext", args, args.seed)
+    model = trained("convnext", args, args.seed).model
     figures.save(figures.feature_maps(
         model, test[3][0], ["features.0", "features.1", "features.3", "features.5"]),
         "convnext-feature-maps")
@@ -453,7 +468,7 @@ if __name__ == "__main__":
 # %% Where it looks
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model, _ = trained("convnext", args, args.seed)
+    model = trained("convnext", args, args.seed).model
     figures.save(where_it_looks(model, "features.3", test, args), "convnext-grad-cam")
 
 # %% What this run measured

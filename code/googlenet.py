@@ -13,15 +13,17 @@
 
 # %%
 from collections import namedtuple
-from copy import copy
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from grad_cam import grad_cam, where_it_looks
-from lab import cli, data, figures, measure, results, training, weights
+from lab import (cli, data, figures, measure, parallel, results, training,
+                 weights)
 
 
 # %% [markdown]
@@ -335,13 +337,36 @@ def small(kind, args):
 
 
 # %%
-@cache
+@dataclass(frozen=True)
+class Settings(cli.ImageSettings):
+    epochs: int = 3
+    batch_size: int = 64
+    lr: float = 0.1
+    weight_decay: float = 5e-4
+    augment: bool = False
+    size: int = 32
+    stride: int = cli.flag(2, "of the first convolution")
+    width: float = cli.flag(1 / 8, "share of table 1's channels", above=0)
+    kinds: tuple[str, ...] = cli.flag(
+        ("naive", "thin", "reduced"), "networks compared", choices=tuple(KINDS))
+    runs: int = 3
+
+
+SETTINGS = {
+    "cluttered": Settings(),
+    "cifar10": Settings(epochs=8, augment=True, stride=1, width=1 / 4,
+                        kinds=("thin", "reduced", "heads"), runs=1, threads=0),
+    "fashion_mnist": Settings(epochs=2, kinds=("naive", "thin", "reduced", "heads"),
+                              runs=1, threads=0)}
+
+
+# %%
+@parallel.memoize
 def trained(kind, args, seed):
-    """A small network of a kind, trained on args.data, and its history."""
-    network, args = small(kind, args), copy(args)
-    args.lr *= KINDS[kind][3]
+    """A small network of a kind, Trained on args.data."""
     return training.train_classifier(
-        network, args, seed, f"googlenet-{kind}-{args.data}-{seed}", googlenet_loss)
+        small(kind, args), replace(args, lr=args.lr * KINDS[kind][3]), seed,
+        f"googlenet-{kind}-{args.data}-{seed}", googlenet_loss)
 
 
 # %% [markdown]
@@ -458,17 +483,7 @@ def facts():
 
 # %% Arguments
 if __name__ == "__main__":
-    args = cli.arguments(
-        weights=["imagenet"], image=True,
-        cluttered={"epochs": 3, "batch_size": 64, "lr": 0.1, "weight_decay": 5e-4,
-                   "augment": False, "size": 32, "stride": 2, "width": 1 / 8,
-                   "kinds": ["naive", "thin", "reduced"], "runs": 3},
-        cifar10={"epochs": 8, "batch_size": 64, "lr": 0.1, "weight_decay": 5e-4,
-                 "augment": True, "size": 32, "stride": 1, "width": 1 / 4,
-                 "kinds": ["thin", "reduced", "heads"], "runs": 1},
-        fashion_mnist={"epochs": 2, "batch_size": 64, "lr": 0.1, "weight_decay": 5e-4,
-                       "augment": False, "size": 32, "stride": 2, "width": 1 / 8,
-                       "kinds": ["naive", "thin", "reduced", "heads"], "runs": 1})
+    args = cli.begin(SETTINGS)
     if args.weights:
         weights.classify(googlenet(transform_input=True), "googlenet", args,
                          grad_cam, layer="inception5b")
@@ -506,14 +521,17 @@ if __name__ == "__main__":
                      "3,344 channels come out,\nnot 832")
     figures.save(figure, "googlenet-cost")
 
+# %% Trainings
+if __name__ == "__main__":
+    parallel.precompute(product([trained], args.kinds, [args], args.seeds))
+
 # %% With and without reductions
 if __name__ == "__main__":
     train, _ = data.load(args, size=args.size)
     shape = (1, *train[0][0].shape)
     errors, costs = {}, {}
     for kind in args.kinds:
-        histories = [trained(kind, args, args.seed + run)[1]
-                     for run in range(args.runs)]
+        histories = [trained(kind, args, seed).history for seed in args.seeds]
         errors[kind] = [[100 - 100 * accuracy for accuracy in history["accuracy"]]
                         for history in histories]
         model = small(kind, args)(shape[1])
@@ -534,7 +552,7 @@ if __name__ == "__main__":
 # %% What each branch sees
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model, _ = trained("reduced", args, args.seed)
+    model = trained("reduced", args, args.seed).model
     picture, image = test.picture(3), test[3][0].to(args.device)
     picture = picture.mean(2) if picture.ndim == 3 else picture
     with torch.no_grad():
@@ -555,7 +573,7 @@ if __name__ == "__main__":
 # %% One picture through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model, _ = trained("reduced", args, args.seed)
+    model = trained("reduced", args, args.seed).model
     figures.save(figures.feature_maps(
         model, test[3][0], ["conv1", "inception3a", "inception3b", "inception4a",
                             "inception4e", "inception5b"]),
@@ -564,7 +582,7 @@ if __name__ == "__main__":
 # %% Where it looks
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model, _ = trained("reduced", args, args.seed)
+    model = trained("reduced", args, args.seed).model
     figures.save(where_it_looks(model, "inception4e", test, args),
                  "googlenet-grad-cam")
 

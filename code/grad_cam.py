@@ -12,14 +12,15 @@
 # - **Time**: about 30 s on 2 CPU cores
 
 # %%
-from functools import cache
+from dataclasses import dataclass
+from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from lab import cli, data, figures, measure, results, training
+from lab import cli, data, figures, measure, parallel, results, training
 
 
 # %%
@@ -87,19 +88,38 @@ class SmallNetwork(nn.Module):
 
 
 # %%
-@cache
+@dataclass(frozen=True)
+class Settings(cli.Settings):
+    epochs: int = 5
+    batch_size: int = 64
+    lr: float = 0.1
+    weight_decay: float = 5e-4
+    augment: bool = False
+    size: int = 32
+    shown: int = cli.flag(400, "test images that are covered", least=12)
+    runs: int = 3
+
+
+SETTINGS = {
+    "cluttered": Settings(),
+    "fashion_mnist": Settings(augment=True, runs=1, threads=0),
+    "cifar10": Settings(epochs=20, augment=True, runs=1, threads=0)}
+
+
+# %%
+@parallel.memoize
 def trained(args, seed):
-    """The network, trained on args.data, and its history."""
+    """The network, Trained on args.data."""
     return training.train_classifier(SmallNetwork, args, seed,
                                      f"grad-cam-{args.data}-{seed}")
 
 
 # %%
-@cache
+@parallel.memoize
 def heats(args, seed, learned):
     """Grad-CAM (N, H, W) of args.shown pictures, by the trained or a new network."""
     test = data.load(args, size=args.size)[1].first(args.shown)
-    model, _ = trained(args, seed)
+    model = trained(args, seed).model
     if not learned:
         torch.manual_seed(seed)
         model = SmallNetwork(test[0][0].shape[0]).to(args.device)
@@ -131,12 +151,12 @@ def facts():
 
 # %% Arguments
 if __name__ == "__main__":
-    common = {"batch_size": 64, "lr": 0.1, "weight_decay": 5e-4, "size": 32,
-              "shown": 400}
-    args = cli.arguments(
-        cluttered={"epochs": 5, "augment": False, "runs": 3, **common},
-        fashion_mnist={"epochs": 5, "augment": True, "runs": 1, **common},
-        cifar10={"epochs": 20, "augment": True, "runs": 1, **common})
+    args = cli.begin(SETTINGS)
+
+# %% Trainings
+if __name__ == "__main__":
+    parallel.precompute(product([trained], [args], args.seeds))
+    parallel.precompute(product([heats], [args], args.seeds, [True, False]))
 
 # %% Where the network looked
 if __name__ == "__main__":
@@ -160,8 +180,8 @@ if __name__ == "__main__":
                                  ("where an untrained\nnetwork looked", "control",
                                   False), ("anywhere", "muted", None)]:
         runs = []
-        for seed in range(args.seed, args.seed + args.runs):
-            model, _ = trained(args, seed)
+        for seed in args.seeds:
+            model = trained(args, seed).model
             torch.manual_seed(seed)
             heat = (torch.zeros(len(images), *images.shape[2:]) if learned is None
                     else heats(args, seed, learned))

@@ -14,7 +14,9 @@
 # %%
 import re
 from collections import namedtuple
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +24,8 @@ from torch import nn
 
 from googlenet import as_trained
 from grad_cam import grad_cam, where_it_looks
-from lab import cli, data, figures, measure, results, training, weights
+from lab import (cli, data, figures, measure, parallel, results, training,
+                 weights)
 
 
 # %% [markdown]
@@ -435,10 +438,35 @@ LABELS = {"two_3x3": "two 3×3", "5x5": "5×5", "1x5_5x1": "1×5, 5×1",
           "pool_first": "pool first", "conv_first": "conv first"}
 
 
-@cache
+# %%
+@dataclass(frozen=True)
+class Settings(cli.ImageSettings):
+    epochs: int = 3
+    batch_size: int = 64
+    lr: float = 0.2                 # paper: RMSProp, 0.045; here: SGD with momentum
+    weight_decay: float = 5e-4
+    augment: bool = False
+    size: int = 32
+    stride: int = cli.flag(2, "of the first convolution")
+    width: int = 8
+    depth: int = cli.flag(1, "blocks at each size of the maps")
+    variants: tuple[str, ...] = cli.flag(
+        ("5x5", "two_3x3", "1x5_5x1"), "networks compared", choices=tuple(VARIANTS))
+    runs: int = 3
+
+
+SETTINGS = {
+    "cluttered": Settings(),
+    "cifar10": Settings(
+        epochs=10, lr=0.1, augment=True, width=12, depth=2, runs=1, threads=0,
+        variants=("5x5", "two_3x3", "1x5_5x1", "pool_first", "conv_first")),
+    "fashion_mnist": Settings(epochs=2, lr=0.1, augment=True, runs=1, threads=0)}
+
+
+# %%
+@parallel.memoize
 def trained(variant, epsilon, args, seed):
-    """A small network, trained on args.data with labels smoothed by epsilon, and its
-    history."""
+    """A small network, Trained on args.data with labels smoothed by epsilon."""
     network = partial(SmallInception, width=args.width, depth=args.depth,
                       stride=args.stride, **VARIANTS[variant])
     return training.train_classifier(
@@ -503,18 +531,7 @@ def confidence(model, test, args):
 
 # %% Arguments
 if __name__ == "__main__":
-    common = {"batch_size": 64, "weight_decay": 5e-4, "size": 32, "stride": 2}
-    factors = ["5x5", "two_3x3", "1x5_5x1"]
-    args = cli.arguments(
-        weights=["imagenet"], image=True,
-        # paper: RMSProp, 0.045, 100 epochs; here: SGD with momentum
-        cluttered={"epochs": 3, "lr": 0.2, "width": 8, "depth": 1, "augment": False,
-                   "runs": 3, "variants": factors, **common},
-        cifar10={"epochs": 10, "lr": 0.1, "width": 12, "depth": 2, "augment": True,
-                 "runs": 1, "variants": [*factors, "pool_first", "conv_first"],
-                 **common},
-        fashion_mnist={"epochs": 2, "lr": 0.1, "width": 8, "depth": 1, "augment": True,
-                       "runs": 1, "variants": factors, **common})
+    args = cli.begin(SETTINGS)
     if args.weights:
         weights.classify(inception_v3(transform_input=True), "inception_v3", args,
                          grad_cam, layer="Mixed_7c")
@@ -530,6 +547,11 @@ if __name__ == "__main__":
         layers=["maxpool1", "maxpool2", *blocks, "avgpool", "fc"])
     figures.save(figure, "inception-architecture")
 
+# %% Trainings
+if __name__ == "__main__":
+    parallel.precompute([*product([trained], args.variants, [0.0], [args], args.seeds),
+                         *product([trained], ["two_3x3"], [0.1], [args], args.seeds)])
+
 # %% Cost against accuracy
 if __name__ == "__main__":
     ticks = []
@@ -537,8 +559,8 @@ if __name__ == "__main__":
         xlabel=f"a dot: one of {args.runs} seeds; the line: their mean",
         ylabel="test accuracy (%)")
     for x, name in enumerate(args.variants):
-        models, histories = zip(*[trained(name, 0.0, args, args.seed + run)
-                                  for run in range(args.runs)])
+        models, histories = zip(*[trained(name, 0.0, args, seed)
+                                  for seed in args.seeds])
         runs = torch.tensor([history["accuracy"][-1] for history in histories])
         shape = (1, models[0].stem.conv.in_channels, args.size, args.size)
         cost = measure.multiply_adds(models[0], shape)
@@ -562,8 +584,7 @@ if __name__ == "__main__":
         xlabel="probability of the most likely class", ylabel="test pictures (%)")
     for name, role, epsilon in [("plain", "control", 0.0),
                                 ("smoothed", "idea", 0.1)]:
-        models = [trained("two_3x3", epsilon, args, args.seed + run)[0]
-                  for run in range(args.runs)]
+        models = [trained("two_3x3", epsilon, args, seed).model for seed in args.seeds]
         found = [confidence(model, test, args) for model in models]
         shares = [p.histc(10, min=0, max=1) / len(p) for p, _, _ in found]
         figures.band(axis, torch.arange(0.05, 1, 0.1), 100 * torch.stack(shares), role,
@@ -583,7 +604,7 @@ if __name__ == "__main__":
 # %% One picture through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model, _ = trained("two_3x3", 0.0, args, args.seed)
+    model = trained("two_3x3", 0.0, args, args.seed).model
     figures.save(figures.feature_maps(
         model, test[3][0], ["stem", "reduce1", "mixed1", "reduce2", "mixed2"]),
         "inception-feature-maps")
@@ -591,7 +612,7 @@ if __name__ == "__main__":
 # %% Where the network looked
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model, _ = trained("two_3x3", 0.0, args, args.seed)
+    model = trained("two_3x3", 0.0, args, args.seed).model
     figures.save(where_it_looks(model, "mixed1", test, args), "inception-grad-cam")
 
 # %% What this run measured

@@ -34,6 +34,8 @@
 # - **Time**: 30 s on 2 CPU cores
 
 # %%
+from dataclasses import dataclass
+
 import numpy
 import torch
 import torch.nn.functional as F
@@ -251,6 +253,17 @@ def perceptron(dropout, width=256):
 
 
 # %% Training
+@dataclass(frozen=True)
+class Settings(cli.Settings):
+    epochs: int = 4
+    batch_size: int = 32
+    lr: float = 0.05
+    runs: int = 3
+
+
+SETTINGS = {"digits": Settings()}
+
+
 def train(model, images, args, lr, seed, **options):
     """Minimise our cross-entropy by SGD; returns the history by epoch."""
     model = training.place(model, args)
@@ -484,7 +497,7 @@ def draw_runs(axis, x, runs, label, role, thin=False):
 
 # %% Arguments
 if __name__ == "__main__":
-    args = cli.arguments(digits={"epochs": 4, "batch_size": 32, "lr": 0.05})
+    args = cli.begin(SETTINGS)
 
 # %% Slide a kernel over a digit
 if __name__ == "__main__":
@@ -520,7 +533,7 @@ if __name__ == "__main__":
         titles=["features: how far they move", "digits: how many mistaken"])
     for label, (pool, role, thin) in pools.items():
         runs = [shift_test(known.first(500), test, pool, seed)
-                for seed in range(3)]
+                for seed in args.seeds]
         for axis, values in zip(axes, zip(*runs)):
             draw_runs(axis, range(5), values, label, role, thin)
         moved, mistaken = torch.stack(runs).mean(0)[:, 1] / 100
@@ -566,7 +579,7 @@ if __name__ == "__main__":
             ("ReLU", relu, 2 ** 0.5, "idea"),
             ("sigmoid", sigmoid, 2 ** 0.5, "control"),
             ("3 × weights", sigmoid, 3 * 2 ** 0.5, "control")]:
-        runs = [gradient_sizes(activation, gain, seed) for seed in range(3)]
+        runs = [gradient_sizes(activation, gain, seed) for seed in args.seeds]
         draw_runs(network, range(1, 21), runs, label, role, gain > 2)
     unit.set_xlabel("input")
     network.set(yscale="log", xlabel="layer", xticks=(1, 5, 10, 15, 20))
@@ -618,7 +631,7 @@ if __name__ == "__main__":
     for name, role, p in (("without", "control", 0.0),
                           ("dropout", "idea", 0.5)):
         runs = [overfit(known.first(200), test, args, p, seed)
-                for seed in range(3)]
+                for seed in args.seeds]
         comparison[name] = role, {
             key: [run[key] for run in runs] for key in ("test", "train")}
         errors = [run["test"][-1] / 100 for run in runs]
@@ -653,7 +666,7 @@ if __name__ == "__main__":
     for name, norm, role in (("plain", nn.Identity, "control"),
                              ("normalised", nn.BatchNorm2d, "idea")):
         losses = []
-        for seed in range(3):
+        for seed in args.seeds:
             torch.manual_seed(seed)
             model = convolutions(10, norm)
             losses.append(train(model, known, args, args.lr, seed)["loss"])

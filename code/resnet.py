@@ -11,14 +11,17 @@
 # - **Time**: about 60 s on 2 CPU cores
 
 # %%
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from grad_cam import grad_cam
-from lab import cli, data, figures, measure, results, training, weights
+from lab import (cli, data, figures, measure, parallel, results, training,
+                 weights)
 
 
 # %% [markdown]
@@ -247,9 +250,36 @@ class CifarResNet(nn.Module):
 # ## Training
 
 # %%
-@cache
+@dataclass(frozen=True)
+class Settings(cli.ImageSettings):
+    epochs: int = 5
+    batch_size: int = 128
+    lr: float = 0.05                      # paper: 0.1
+    milestones: tuple[float, ...] = cli.flag(
+        (), "shares of the epochs after which the rate falls to a tenth")
+    weight_decay: float = 1e-4
+    augment: bool = False
+    size: int = 8                         # paper: 32
+    width: int = 8                        # paper: 16
+    depths: tuple[int, ...] = cli.flag((56, 20), "layers of the networks", least=8)
+    runs: int = 3
+
+
+SETTINGS = {
+    "digits": Settings(),
+    # paper: 64k steps, about 164 epochs; a tenth of the rate at 32k and 48k
+    "cifar10": Settings(
+        epochs=20, lr=0.1, milestones=(0.5, 0.75), augment=True, size=32, width=16,
+        depths=(20,), runs=1, threads=0),
+    "fashion_mnist": Settings(
+        epochs=3, lr=0.1, milestones=(0.7,), augment=True, size=28, depths=(20,),
+        runs=1, threads=0)}
+
+
+# %%
+@parallel.memoize
 def trained(depth, plain, args, seed):
-    """A network for CIFAR-10 of `depth` layers and its history, section 4.2."""
+    """A network for CIFAR-10 of `depth` layers, Trained as in section 4.2."""
     torch.manual_seed(seed)
     train, test = data.load(args, size=args.size)
     model = training.place(CifarResNet(
@@ -277,7 +307,7 @@ def trained(depth, plain, args, seed):
         scheduler=torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones),
         validate=lambda: training.evaluate(model, test, args),
         name=f"resnet-{'plain' if plain else 'residual'}-{depth}-{args.data}-{seed}")
-    return model, history
+    return training.Trained(model, history)
 
 
 # %%
@@ -329,18 +359,7 @@ def facts():
 
 # %% Arguments
 if __name__ == "__main__":
-    args = cli.arguments(
-        weights=["imagenet"], image=True,
-        digits={"epochs": 5, "batch_size": 128, "lr": 0.05, "milestones": [],
-                "weight_decay": 1e-4, "augment": False, "size": 8, "width": 8,
-                "depths": [56, 20], "runs": 3},
-        # paper: 64k steps, about 164 epochs; a tenth of the rate at 32k and 48k
-        cifar10={"epochs": 20, "batch_size": 128, "lr": 0.1, "milestones": [0.5, 0.75],
-                 "weight_decay": 1e-4, "augment": True, "size": 32, "width": 16,
-                 "depths": [20], "runs": 1},
-        fashion_mnist={"epochs": 3, "batch_size": 128, "lr": 0.1, "milestones": [0.7],
-                       "weight_decay": 1e-4, "augment": True, "size": 28, "width": 8,
-                       "depths": [20], "runs": 1})
+    args = cli.begin(SETTINGS)
     if args.weights:
         weights.classify(resnet50(), "resnet50", args, grad_cam, layer="layer4")
         raise SystemExit
@@ -351,18 +370,26 @@ if __name__ == "__main__":
         model = resnet18()
     figures.save(figures.architecture(model, (1, 3, 224, 224)), "resnet-architecture")
 
+# %% Trainings
+if __name__ == "__main__":
+    parallel.precompute(product([trained], args.depths, [True, False], [args],
+                                args.seeds))
+
 # %% Plain against residual
 if __name__ == "__main__":
-    comparison = {"plain": ("control", {}), "with shortcuts": ("idea", {})}
-    for (title, (_, errors)), plain in zip(comparison.items(), [True, False]):
+    comparison = {}
+    for title, role, plain in [("plain", "control", True),
+                               ("with shortcuts", "idea", False)]:
+        errors = {}
         for depth in args.depths:
-            histories = [trained(depth, plain, args, args.seed + run)[1]
-                         for run in range(args.runs)]
+            histories = [trained(depth, plain, args, seed).history
+                         for seed in args.seeds]
             errors[f"{depth} layers"] = [
                 [100 * error for error in history["training_error"]]
                 for history in histories]
             results.record_runs(f"{'plain' if plain else 'residual'}{depth}",
                                 histories, "training_error", "accuracy")
+        comparison[title] = role, errors
     note = "deeper is worse:\nit cannot even fit the training set"
     figures.save(figures.curves(
         comparison, ylabel="training error (%)",
@@ -376,7 +403,7 @@ if __name__ == "__main__":
     axis.set_yscale("log")
     for role, plain in [("control", True), ("idea", False)]:
         norms = [gradient_norms(args.depths[0], plain, args, seed)
-                 for seed in range(args.seed, args.seed + 3)]
+                 for seed in args.seeds]
         figures.band(axis, range(1, len(norms[0]) + 1), norms, role,
                      "plain" if plain else "with shortcuts")
     figures.label_lines(axis)
@@ -385,7 +412,7 @@ if __name__ == "__main__":
 # %% One picture through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model, _ = trained(20, False, args, args.seed)
+    model = trained(20, False, args, args.seed).model
     figures.save(figures.feature_maps(
         model, test[3][0], ["conv1", "layer1", "layer2", "layer3"]),
         "resnet-feature-maps")

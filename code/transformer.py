@@ -12,7 +12,10 @@
 
 # %%
 from collections import Counter
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +23,8 @@ from torch import nn
 
 from attention import (MultiHeadAttention, attention_maps, causal_mask,
                        padding_mask)
-from lab import UserError, cli, figures, measure, results, text, training
+from lab import (UserError, cli, figures, measure, parallel, results, text,
+                 training)
 
 PAD, BOS, EOS, UNKNOWN = text.PAD, text.BOS, text.EOS, text.UNKNOWN
 
@@ -409,11 +413,59 @@ def quality(model, tokenizer, pairs, args, search=greedy):
 # %%
 VARIANTS = {"Transformer": {}, "without positions": {"kind": "none"},
             "with one head": {"num_heads": 1}}
+METRICS = {"exact_match": ("exactly right (%)", 100), "bleu": ("BLEU, validation", 1)}
 
 
-@cache
+@dataclass(frozen=True)
+class Settings(cli.Settings):
+    epochs: int = 4
+    batch_size: int = cli.flag(512, "tokens of a side in a step")     # paper: 25,000
+    lr: float = cli.flag(0.005, "learning rate at its peak", above=0)
+    warmup: int = cli.flag(60, "steps until the peak")      # paper: 4,000 of 100,000
+    d_model: int = cli.flag(64, "width of the model, an even number")    # paper: 512
+    d_ff: int = cli.flag(128, "width of the feed-forward networks")     # paper: 2048
+    num_heads: int = cli.flag(4, "attention heads")                        # paper: 8
+    num_layers: int = cli.flag(1, "layers of the encoder, and of the decoder")    # 6
+    dropout: float = 0.0                                                 # paper: 0.1
+    smoothing: float = cli.flag(0.1, "of the labels", most=1)
+    tokens: int | None = cli.flag(
+        None, "byte pairs of the vocabulary; without, whole words", least=300)
+    longest: int = cli.flag(32, "tokens of a sentence; longer ones are cut", least=4)
+    metric: str = cli.flag("exact_match", "what chooses the best epoch",
+                           choices=tuple(METRICS))
+    beam: int = cli.flag(1, "hypotheses kept when the test set is translated")
+    compared: tuple[str, ...] = cli.flag(tuple(VARIANTS), "models compared",
+                                         choices=tuple(VARIANTS))
+    text: tuple[str, ...] = cli.flag(
+        ("seven hundred and twenty three", "seven thousand and ninety three"),
+        "sentences to translate and to look at")
+    runs: int = 3
+
+    def __post_init__(self):
+        if self.d_model % (2 * self.num_heads):
+            raise ValueError(f"--d-model {self.d_model} is no multiple of twice "
+                             f"--num-heads {self.num_heads}")
+
+
+SETTINGS = {
+    "numbers": Settings(),
+    "multi30k": Settings(
+        epochs=12, batch_size=2048, lr=0.002, warmup=800, d_model=128, d_ff=512,
+        num_layers=4, dropout=0.1, tokens=4000, longest=100, metric="bleu", beam=5,
+        compared=("Transformer",), text=("A girl has bought a red bicycle.",), runs=1,
+        threads=0)}
+
+
+# %%
+class Trained(NamedTuple):
+    model: Translator
+    tokenizer: object
+    history: dict
+
+
+@parallel.memoize
 def trained(variant, args, seed):
-    """A Translator, its tokenizer, and its history: section 5.
+    """A Translator, Trained as in section 5.
 
     Of its epochs it is the one that translates the validation set best.
     """
@@ -449,7 +501,16 @@ def trained(variant, args, seed):
         step, batches, args, seed=seed, validate=validate, best=args.metric,
         save={"model": model, "optimizer": optimizer, "schedule": schedule},
         name=f"transformer-{variant}-{args.data}-{seed}".replace(" ", "-"))
-    return model, tokenizer, history
+    return Trained(model, tokenizer, history)
+
+
+# %%
+@parallel.memoize
+def score(variant, args, seed):
+    """quality() on the test set, by beam search."""
+    _, _, test = text.load(args)
+    model, tokenizer, _ = trained(variant, args, seed)
+    return quality(model, tokenizer, test, args, partial(beam_search, beam=args.beam))
 
 
 # %%
@@ -495,19 +556,18 @@ def gradient_norms(norm_first, args, seed, num_layers=6):
 
 
 # %%
-def record(variant, runs, test, args):
-    """Note what trainings that differ in their seed only reach on the test set."""
+def record(variant, args):
+    """Note what trainings that differ only in their seed reach on the test set."""
     name = variant.replace(" ", "_")
-    search = partial(beam_search, beam=args.beam)
-    scores = [quality(model, tokenizer, test, args, search)
-              for model, tokenizer, _ in runs]
-    found = [score[args.metric] for score in scores]
+    scores = [score(variant, args, seed) for seed in args.seeds]
+    runs = [trained(variant, args, seed) for seed in args.seeds]
+    found = [each[args.metric] for each in scores]
     results.record(f"{name}_{args.metric}", sum(found) / len(found))
     results.record(f"{name}_{args.metric}_lowest", min(found))
     results.record(f"{name}_{args.metric}_highest", max(found))
-    seconds = [sum(history["seconds"]) for *_, history in runs]
+    seconds = [sum(run.history["seconds"]) for run in runs]
     results.record(f"{name}_seconds", sum(seconds) / len(seconds))
-    results.record("parameters", measure.parameters(runs[0][0]))
+    results.record("parameters", measure.parameters(runs[0].model))
     if "signature" in scores[0]:
         results.record("signature", scores[0]["signature"])
 
@@ -691,23 +751,7 @@ def facts():
 
 # %% Arguments
 if __name__ == "__main__":
-    args = cli.arguments(
-        text=True,
-        # batch_size counts the tokens of a side; paper: 25,000, and 100,000 steps
-        numbers={"epochs": 4, "batch_size": 512, "lr": 0.005, "warmup": 60,
-                 "d_model": 64, "d_ff": 128, "num_heads": 4, "num_layers": 1,
-                 "dropout": 0.0, "smoothing": 0.1, "tokens": None, "longest": 32,
-                 "metric": "exact_match", "ylabel": "exactly right (%)",
-                 "scale": 100, "beam": 1,
-                 "runs": 3, "compared": list(VARIANTS),
-                 "sentences": ["seven hundred and twenty three",
-                               "seven thousand and ninety three"]},
-        multi30k={"epochs": 12, "batch_size": 2048, "lr": 0.002, "warmup": 800,
-                  "d_model": 128, "d_ff": 512, "num_heads": 4, "num_layers": 4,
-                  "dropout": 0.1, "smoothing": 0.1, "tokens": 4000, "longest": 100,
-                  "metric": "bleu", "ylabel": "BLEU, validation", "scale": 1,
-                  "beam": 5, "runs": 1, "compared": ["Transformer"],
-                  "sentences": ["A girl has bought a red bicycle."]})
+    args = cli.begin(SETTINGS)
 
 # %% Encoder and decoder
 if __name__ == "__main__":
@@ -733,11 +777,15 @@ if __name__ == "__main__":
                      "up for 4,000 steps,\nthen down with 1/√step")
     figures.save(figure, "transformer-schedule")
 
+# %% Trainings
+if __name__ == "__main__":
+    parallel.precompute(product([trained], args.compared, [args], args.seeds))
+    parallel.precompute(product([score], args.compared, [args], args.seeds))
+
 # %% Where it looks
 if __name__ == "__main__":
-    sentences = [args.text] if args.text else args.sentences
     model, tokenizer, _ = trained("Transformer", args, args.seed)
-    maps = [alignment(model, tokenizer, sentence) for sentence in sentences]
+    maps = [alignment(model, tokenizer, sentence) for sentence in args.text]
     for source, written, _ in maps:
         print(*source[:-1], "→", *written[:-1])
     figures.save(attention_figure(maps), "transformer-attention")
@@ -745,19 +793,19 @@ if __name__ == "__main__":
 # %% With and without positions
 if __name__ == "__main__":
     comparison, (train, validation, test) = {}, text.load(args)
+    ylabel, scale = METRICS[args.metric]
     for variant in args.compared:
-        runs = [trained(variant, args, args.seed + run)
-                for run in range(args.runs)]
-        record(variant, runs, test, args)
+        record(variant, args)
         role = "idea" if variant == "Transformer" else "control"
+        histories = [trained(variant, args, seed).history for seed in args.seeds]
         comparison[variant] = role, {f"{args.runs} seeds": [
-            [args.scale * value for value in history[args.metric]]
-            for *_, history in runs]}
-    figure = figures.curves(comparison, ylabel=args.ylabel)
+            [scale * value for value in history[args.metric]]
+            for history in histories]}
+    figure = figures.curves(comparison, ylabel=ylabel)
     if "without positions" in args.compared:
         limit = same_words([*train, *validation, *test], test)
         results.record("same_words", limit)
-        axis, y = figure.axes[1], args.scale * limit
+        axis, y = figure.axes[1], scale * limit
         axis.axhline(y, color=figures.color("muted"), dashes=(4, 3))
         figures.annotate(axis, (1 + args.epochs) / 2, y,
                          f"{y:.0f} %: as much as can\nbe told without order")
@@ -770,7 +818,7 @@ if __name__ == "__main__":
         ylabel="norm of its first gradient")
     for role, order in [("idea", "post"), ("purple", "pre")]:
         norms = torch.tensor([gradient_norms(order == "pre", args, seed)
-                              for seed in range(args.seed, args.seed + 3)])
+                              for seed in args.seeds])
         for axis, part in zip(axes, norms.chunk(2, dim=1)):
             figures.band(axis, range(1, 7), part, role, f"{order}-norm")
         results.record(f"{order}_norm_gradient1", norms[:, 6].mean())

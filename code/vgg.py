@@ -12,14 +12,16 @@
 # - **Time**: about 50 s on 2 CPU cores
 
 # %%
-from copy import copy
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
 
 import torch
 from torch import nn
 
 from grad_cam import grad_cam, where_it_looks
-from lab import cli, data, figures, measure, results, training, weights
+from lab import (cli, data, figures, measure, parallel, results, training,
+                 weights)
 
 
 # %% [markdown]
@@ -223,15 +225,36 @@ def around(middle, width, batch_norm=True):
 # ## Training
 
 # %%
-@cache
+@dataclass(frozen=True)
+class Settings(cli.ImageSettings):
+    epochs: int = 5
+    batch_size: int = 128
+    lr: float = 0.2
+    # without batch norm 0.03 and 0.3 did no better in one try each
+    plain_lr: float = cli.flag(0.1, "learning rate without batch norm", above=0)
+    weight_decay: float = 5e-4
+    augment: bool = False
+    # the digits are of 8x8 pixels: 16x16 lose little, and cost a quarter of 32x32
+    size: int = cli.flag(16, "height and width of the images, in pixels", least=4)
+    width: int = 16
+    depths: tuple[int, ...] = cli.flag((7, 3), "3x3 convolutions in the middle")
+    runs: int = 3
+
+
+REAL = Settings(batch_size=64, lr=0.1, augment=True, size=32, runs=1, threads=0)
+SETTINGS = {"cluttered": Settings(), "cifar10": replace(REAL, epochs=10),
+            "fashion_mnist": replace(REAL, epochs=2, size=28)}
+
+
+# %%
+@parallel.memoize
 def trained(middle, batch_norm, args, seed):
-    """The network around `middle`, a tuple, and its history; once a run.
+    """The network around `middle`, a tuple, Trained once a run.
 
     Without batch norm it has a learning rate of its own.
     """
     if not batch_norm:
-        args = copy(args)
-        args.lr = args.plain_lr
+        args = replace(args, lr=args.plain_lr)
     network = around(middle, args.width, batch_norm)
     kind = "7x7" if isinstance(middle[0], tuple) else f"{len(middle)}-3x3"
     norm = "norm" if batch_norm else "plain"
@@ -312,19 +335,7 @@ def facts():
 
 # %% Arguments
 if __name__ == "__main__":
-    args = cli.arguments(
-        weights=["imagenet"], image=True,
-        # the digits are of 8x8 pixels: 16x16 lose little, and cost a quarter of 32x32
-        # plain_lr: without batch norm 0.03 and 0.3 did no better in one try each
-        cluttered={"epochs": 5, "batch_size": 128, "lr": 0.2, "plain_lr": 0.1,
-                   "weight_decay": 5e-4, "augment": False, "size": 16, "width": 16,
-                   "depths": [7, 3], "runs": 3},
-        cifar10={"epochs": 10, "batch_size": 64, "lr": 0.1, "plain_lr": 0.1,
-                 "weight_decay": 5e-4, "augment": True, "size": 32, "width": 16,
-                 "depths": [7, 3], "runs": 1},
-        fashion_mnist={"epochs": 2, "batch_size": 64, "lr": 0.1, "plain_lr": 0.1,
-                       "weight_decay": 5e-4, "augment": True, "size": 28, "width": 16,
-                       "depths": [7, 3], "runs": 1})
+    args = cli.begin(SETTINGS)
     if args.weights:
         weights.classify(vgg16(), "vgg16", args, grad_cam, layer="features.29")
         raise SystemExit
@@ -335,12 +346,19 @@ if __name__ == "__main__":
         model = vgg16()
     figures.save(figures.architecture(model, (1, 3, 224, 224)), "vgg-architecture")
 
+# %% Trainings
+if __name__ == "__main__":
+    parallel.precompute([
+        *product([trained], kernels(args.width).values(), [True], [args], args.seeds),
+        *((trained, (args.width,) * depth, batch_norm, args, seed)
+          for depth in args.depths for batch_norm in [True, False]
+          for seed in args.seeds)])
+
 # %% Three 3×3 against one 7×7
 if __name__ == "__main__":
     errors = {}
     for name, middle in kernels(args.width).items():
-        histories = [trained(middle, True, args, args.seed + run)[1]
-                     for run in range(args.runs)]
+        histories = [trained(middle, True, args, seed).history for seed in args.seeds]
         errors[name] = [[100 - 100 * a for a in h["accuracy"]] for h in histories]
         results.record_runs(name.replace("×", "x").replace(" ", "_"), histories,
                             "training_error", "accuracy")
@@ -349,15 +367,18 @@ if __name__ == "__main__":
 
 # %% Deeper, with and without batch norm
 if __name__ == "__main__":
-    comparison = {"without": ("control", {}), "with batch norm": ("idea", {})}
-    for (title, (_, errors)), batch_norm in zip(comparison.items(), [False, True]):
+    comparison = {}
+    for title, role, batch_norm in [("without", "control", False),
+                                    ("with batch norm", "idea", True)]:
+        errors = {}
         for depth in args.depths:
-            histories = [trained((args.width,) * depth, batch_norm, args,
-                                 args.seed + run)[1] for run in range(args.runs)]
+            histories = [trained((args.width,) * depth, batch_norm, args, seed).history
+                         for seed in args.seeds]
             errors[f"{depth + 3} layers"] = [
                 [100 * error for error in h["training_error"]] for h in histories]
             results.record_runs(f"{'normed' if batch_norm else 'plain'}{depth + 3}",
                                 histories, "training_error", "accuracy")
+        comparison[title] = role, errors
     figures.save(figures.curves(comparison, ylabel="training error (%)"), "vgg-depth")
 
 # %% Signal in a new VGG-19
@@ -382,7 +403,7 @@ if __name__ == "__main__":
 # %% One picture through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model, _ = trained((args.width,) * 3, True, args, args.seed)
+    model = trained((args.width,) * 3, True, args, args.seed).model
     relus = [f"features.{i}" for i, layer in enumerate(model.features)
              if isinstance(layer, nn.ReLU)]
     figures.save(figures.feature_maps(model, test[3][0], relus), "vgg-feature-maps")
@@ -390,7 +411,7 @@ if __name__ == "__main__":
 # %% Where it looks
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model, _ = trained((args.width,) * 3, True, args, args.seed)
+    model = trained((args.width,) * 3, True, args, args.seed).model
     figures.save(where_it_looks(model, "features", test, args), "vgg-grad-cam")
 
 # %% What this run measured

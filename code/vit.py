@@ -17,7 +17,9 @@
 
 # %%
 from collections import OrderedDict
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from math import isqrt
 
 import torch
@@ -26,7 +28,8 @@ from einops import rearrange
 from torch import nn
 
 from attention import MultiHeadAttention, attention_maps
-from lab import cli, data, figures, measure, results, training, weights
+from lab import (cli, data, figures, measure, parallel, results, training,
+                 weights)
 from resnet import CifarResNet
 
 
@@ -215,6 +218,41 @@ def without_positions(model):
 
 
 # %%
+@dataclass(frozen=True)
+class Settings(cli.ImageSettings):
+    epochs: int = 6
+    batch_size: int = 32                  # paper: 4096
+    lr: float = 0.005
+    weight_decay: float = 0.05            # paper: 0.1 on JFT-300M, 0.3 on ImageNet
+    augment: bool = False    # moved pictures are for the test, a puzzle's seams stay
+    size: int = 16
+    patch_size: int = cli.flag(4, "height and width of a patch, in pixels")
+    depth: int = 2
+    hidden_dim: int = cli.flag(32, "width of the ViT")
+    num_heads: int = cli.flag(2, "attention heads")
+    # paper: 0.02, from which 300 steps do not get far
+    position_std: float = cli.flag(0.3, "spread of new position embeddings")
+    cnn_width: int = cli.flag(6, "width of the CNN", least=2)
+    samples: tuple[int, ...] = cli.flag((50, 250, 1400), "training sets compared")
+    runs: int = 3
+
+    def __post_init__(self):
+        if self.size % self.patch_size:
+            raise ValueError(f"--size {self.size} is no multiple of --patch-size "
+                             f"{self.patch_size}")
+        if self.hidden_dim % self.num_heads:
+            raise ValueError(f"--hidden-dim {self.hidden_dim} is no multiple of "
+                             f"--num-heads {self.num_heads}")
+
+
+SETTINGS = {
+    "digits": Settings(),
+    "cifar10": Settings(epochs=10, batch_size=64, lr=0.003, size=32, depth=4,
+                        hidden_dim=48, num_heads=3, position_std=0.02, cnn_width=14,
+                        samples=(300, 1000, 3000, 10_000), runs=1, threads=0)}
+
+
+# %%
 def network(kind, args, in_channels):
     """A "vit", a "bag" of patches or a "cnn", all of about equal multiply-adds."""
     if kind == "cnn":
@@ -258,10 +296,9 @@ def shifted(test, pixels):
 
 
 # %%
-@cache
+@parallel.memoize
 def trained(kind, samples, shuffled, args, seed):
-    """A network after training on so many samples, and its history."""
-    # paper: Adam, batches of 4096, weight decay 0.1 on JFT-300M, 0.3 on ImageNet
+    """A network Trained on so many samples."""
     return training.train_classifier(
         partial(network, kind, args), args, seed,
         f"vit-{kind}{'-shuffled' * shuffled}-{samples}-{args.data}-{seed}",
@@ -281,8 +318,8 @@ def untrained(args, seed):
 # %%
 def accuracies(kind, samples, args, shuffled=False):
     """Test accuracy (%) after training, for each seed; recorded as well."""
-    histories = [trained(kind, samples, shuffled, args, args.seed + run)[1]
-                 for run in range(args.runs)]
+    histories = [trained(kind, samples, shuffled, args, seed).history
+                 for seed in args.seeds]
     results.record_runs(f"{kind}{samples}{'_shuffled' * shuffled}", histories,
                         "accuracy")
     return [100 * history["accuracy"][-1] for history in histories]
@@ -365,18 +402,7 @@ def facts():
 
 # %% Arguments
 if __name__ == "__main__":
-    args = cli.arguments(
-        weights=["imagenet"], image=True,
-        digits={"epochs": 6, "batch_size": 32, "lr": 0.005, "weight_decay": 0.05,
-                "augment": False, "size": 16, "patch_size": 4, "depth": 2,
-                "hidden_dim": 32, "num_heads": 2, "cnn_width": 6, "runs": 3,
-                # paper: 0.02, from which 300 steps do not get far
-                "position_std": 0.3, "samples": [50, 250, 1400]},
-        cifar10={"epochs": 10, "batch_size": 64, "lr": 0.003, "weight_decay": 0.05,
-                 # moved pictures are for the test, and a puzzle's seams stay
-                 "augment": False, "size": 32, "patch_size": 4, "depth": 4,
-                 "hidden_dim": 48, "num_heads": 3, "cnn_width": 14, "runs": 1,
-                 "position_std": 0.02, "samples": [300, 1000, 3000, 10_000]})
+    args = cli.begin(SETTINGS)
     if args.weights:
         weights.classify(vit_b_16(), "vit_b_16", args, attention_rollout,
                          title="attention rollout")
@@ -386,6 +412,14 @@ if __name__ == "__main__":
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     figures.save(as_words(test.picture(0), args.patch_size), "vit-words")
+
+# %% Trainings
+if __name__ == "__main__":
+    most = sizes(args)[-1]
+    parallel.precompute([
+        *product([trained], ["vit", "cnn"], sizes(args), [False], [args], args.seeds),
+        *product([trained], ["vit", "cnn"], [most], [True], [args], args.seeds),
+        *product([trained], ["bag"], [most], [False], [args], args.seeds)])
 
 # %% Inductive bias as a curve
 if __name__ == "__main__":
@@ -415,8 +449,8 @@ if __name__ == "__main__":
         ylabel="test accuracy (%)")
     axis.set_xticks(pixels)
     for kind, role, label in [("cnn", "control", "CNN"), ("vit", "idea", "ViT")]:
-        models = [trained(kind, sizes(args)[-1], False, args, args.seed + run)[0]
-                  for run in range(args.runs)]
+        models = [trained(kind, sizes(args)[-1], False, args, seed).model
+                  for seed in args.seeds]
         runs = [[100 * training.evaluate(model, shifted(test, k), args)["accuracy"]
                  for k in pixels] for model in models]
         figures.band(axis, pixels, runs, role, label)
@@ -454,7 +488,7 @@ if __name__ == "__main__":
 # %% Where it looks
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model, _ = trained("vit", sizes(args)[-1], False, args, args.seed)
+    model = trained("vit", sizes(args)[-1], False, args, args.seed).model
     rows, shown = {"picture": [test.picture(i) for i in range(8)]}, test.first(8)
     for title, looking in [("trained", model),
                            ("untrained", untrained(args, args.seed))]:
@@ -466,11 +500,10 @@ if __name__ == "__main__":
 
 # %% Position embeddings
 if __name__ == "__main__":
-    seeds = range(args.seed, args.seed + args.runs)
     networks = {
-        "untrained": [untrained(args, seed) for seed in seeds],
-        "trained": [trained("vit", sizes(args)[-1], False, args, seed)[0]
-                    for seed in seeds]}
+        "untrained": [untrained(args, seed) for seed in args.seeds],
+        "trained": [trained("vit", sizes(args)[-1], False, args, seed).model
+                    for seed in args.seeds]}
     figure, axes = figures.panels(2, titles=list(networks), roles=["control", "idea"])
     for axis, (title, models) in zip(axes, networks.items()):
         found = [nearness(position_similarity(model)) for model in models]

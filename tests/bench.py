@@ -410,7 +410,7 @@ TRAININGS = """
 import json, time
 import lenet
 from lab import cli, live_output, training
-args = cli.arguments(digits={"epochs": 3, "batch_size": 32, "lr": 0.02})
+args = cli.begin({"digits": lenet.Settings(epochs=3)})
 seconds = [[], []]
 for pair in range(10):
     for i in [0, 1] if pair % 2 else [1, 0]:

@@ -135,9 +135,9 @@ def seed():
 @pytest.fixture
 def script(monkeypatch):
     """script("resnet", "--quick"): what a module run as a script exits with."""
-    from lab import results
+    from lab import runs
 
-    monkeypatch.setattr(results, "run", None)
+    monkeypatch.setattr(runs, "_current", None)
     handler = signal.getsignal(signal.SIGINT)
 
     def execute(module, *flags):

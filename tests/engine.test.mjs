@@ -92,7 +92,7 @@ def wide():
 # %% Plain against residual!
 if __name__ == "__main__":
     # why
-    args = cli.arguments()
+    args = cli.begin(SETTINGS)
 
     for i in range(3):
         print(i)
@@ -320,12 +320,12 @@ describe("code on a slide", () => {
   test("what stands under a class or a guard is dedented, a docstring too", () => {
     assert.equal(codeLines(good("[x](../code/net.py#Net.__init__)"))[0], "def __init__(self, width=3):");
     const { html, references } = slide('[Demo](../code/net.py#plain-against-residual "run")');
-    assert.deepEqual(codeLines(html), ["# why", "args = cli.arguments()", "", "for i in range(3):", "    print(i)"]);
+    assert.deepEqual(codeLines(html), ["# why", "args = cli.begin(SETTINGS)", "", "for i in range(3):", "    print(i)"]);
     assert.match(html, /data-line="\d+"><br><\/span>/);
     assert.match(html, /<div class="runnable"><\/div>/);
     assert.equal(references[0].kind, "cell");
     assert.equal(references[0].run, true);
-    assert.equal(references[0].code, "# why\nargs = cli.arguments()\n\nfor i in range(3):\n    print(i)");
+    assert.equal(references[0].code, "# why\nargs = cli.begin(SETTINGS)\n\nfor i in range(3):\n    print(i)");
   });
 
   test("what a runnable snippet gave when it was recorded", () => {

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lab import diagrams, figures, look, results
+from lab import diagrams, figures, look
 
 ROOT = Path(__file__).resolve().parents[1]
 PROVENANCE = {"module": "toy", "command": "python code/toy.py <a> & 'b'", "seed": 0}
@@ -369,7 +369,7 @@ def run(tmp_path, monkeypatch):
     run = types.SimpleNamespace(
         module="toy", name="demo", out=tmp_path, display=False, data="digits", seed=0,
         command=PROVENANCE["command"], provenance=lambda: PROVENANCE)
-    monkeypatch.setattr(results, "run", run)
+    monkeypatch.setattr("lab.runs._current", run)
     return run
 
 
@@ -416,8 +416,8 @@ def test_save_shows_in_a_notebook_and_writes_nothing(run, monkeypatch):
 
 
 def test_save_without_a_run_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(results, "run", None)
-    with pytest.raises(RuntimeError, match=r"save\('x'\): no run has begun; cli"):
+    monkeypatch.setattr("lab.runs._current", None)
+    with pytest.raises(RuntimeError, match=r"no run has begun: cli.begin"):
         figures.save(own_plot(), "x")
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from conftest import listing, one_line
-from lab import UserError, data, exercises, figures, files, live, results, training
+from lab import (UserError, data, exercises, figures, files, live, results, runs,
+                 training)
 
 resource = pytest.importorskip("resource")
 
@@ -32,17 +33,17 @@ def full_disk():
 def run(tmp_path, monkeypatch):
     """A run of code/toy.py that writes to tmp_path/out."""
     args = types.SimpleNamespace(
-        module="toy", run="demo", data="digits", out=tmp_path / "out", seed=0,
+        data="digits", out=tmp_path / "out", seed=0,
         device=torch.device("cpu"), resume=False)
-    monkeypatch.setattr(results, "run", None)
-    monkeypatch.setattr(results, "module_hash", lambda path: "abc")
-    results.begin(args, Path("toy.py"), "python code/toy.py")
+    monkeypatch.setattr(runs, "_current", None)
+    monkeypatch.setattr(runs, "module_hash", lambda path: "abc")
+    runs.begin(args, "demo", Path("toy.py"), "python code/toy.py")
     return args
 
 
 def checkpoint(args):
     model = torch.nn.Linear(9, 9)
-    results.run.checkpoints.clear()
+    runs.current().checkpoints.clear()
     training.Checkpoint("toy", {"model": model}, args).save({"seconds": [1.0]}, None)
 
 

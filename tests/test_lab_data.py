@@ -12,7 +12,7 @@ import torch
 from torchvision.datasets import CIFAR10, MNIST
 
 from conftest import REAL_DATA, listing, one_line, real
-from lab import UserError, data, results
+from lab import UserError, data, runs
 
 
 def md5(content):
@@ -26,7 +26,7 @@ def idx(array):
 
 @pytest.fixture(autouse=True)
 def run(monkeypatch):
-    monkeypatch.setattr(results, "run", SimpleNamespace(
+    monkeypatch.setattr(runs, "_current", SimpleNamespace(
         command="python code/toy.py --data mnist"))
     monkeypatch.delenv("LAB_DATA", raising=False)
 
@@ -101,7 +101,7 @@ def test_quick_leaves_a_few_samples_and_the_run_knows():
     args = SimpleNamespace(data="digits", quick=True)
     train, test = data.load(args, size=20)
     assert train.tensors[0].shape == (64, 1, 20, 20) and len(test) == 32
-    assert results.run.samples == {"train": 64, "test": 32}
+    assert runs.current().samples == {"train": 64, "test": 32}
     assert train.classes and train.picture(0).shape == (20, 20)
 
 

@@ -5,46 +5,101 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from lab import UserError, cli, measure, refresh, results
+from lab import UserError, cli, measure, refresh, results, runs
+from lab.source import module_hash
 
 ROOT = Path(__file__).resolve().parents[1]
-SETS = {"digits": {"epochs": 20, "batch_size": 32, "lr": 0.05, "momentum": 0.9},
-        "mnist": {"epochs": 8, "batch_size": 64, "lr": 0.1}}
+
+
+@dataclass(frozen=True)
+class Settings(cli.Settings):
+    epochs: int = 20
+    batch_size: int = 32
+    lr: float = 0.05
+    dropout: float = 0.0
+    runs: int = 3
+    depths: tuple[int, ...] = cli.flag((56, 20), "layers", least=8)
+    names: tuple[str, ...] = cli.flag(("a", "b"), "what is compared",
+                                      choices=("a", "b", "c"))
+    augment: bool = False
+    tokens: int | None = cli.flag(None, "size of the vocabulary")
+
+    def __post_init__(self):
+        if self.batch_size > 1000:
+            raise ValueError("a batch of over 1000 samples is too large for 20 epochs")
+
+
+SETTINGS = {"digits": Settings(),
+            "mnist": Settings(epochs=8, batch_size=64, lr=0.1, augment=True)}
+
+
+@dataclass(frozen=True)
+class TextSettings(cli.Settings):
+    weights: str = cli.flag(None, "published weights")
+    text: str = cli.flag(None, "a sentence to look at")
 
 
 @pytest.fixture
-def arguments(tmp_path, monkeypatch):
-    """Call cli.arguments as code/toy.py would with these flags."""
+def begin(tmp_path, monkeypatch):
+    """Call cli.begin as code/toy.py would with these flags."""
     script = cli.ROOT / "code" / "toy.py"
     main = sys.modules["__main__"]
-    monkeypatch.setattr(results, "run", None)
-    monkeypatch.setattr(results, "module_hash", lambda path: "abc")
+    monkeypatch.setattr(runs, "_current", None)
+    monkeypatch.setattr(runs, "module_hash", lambda path: "abc")
     monkeypatch.delenv("LAB_ARGS", raising=False)
-    handler = signal.getsignal(signal.SIGINT)
+    handler, threads = signal.getsignal(signal.SIGINT), torch.get_num_threads()
 
-    def call(*flags, **options):
+    def call(*flags, settings=SETTINGS):
         monkeypatch.setattr(main, "__file__", str(script), raising=False)
         monkeypatch.setattr(sys, "argv", ["code/toy.py", *map(str, flags)])
-        return cli.arguments(**(options or SETS))
+        return cli.begin(settings)
 
     yield call
     signal.signal(signal.SIGINT, handler)
+    torch.set_num_threads(threads)
 
 
-def test_defaults_are_those_of_the_data_set(arguments):
-    args = arguments()
-    assert (args.data, args.epochs, args.lr, args.momentum) == ("digits", 20, 0.05, 0.9)
-    assert (args.module, args.run, args.seed) == ("toy", "demo", 0)
+def test_defaults_are_those_of_the_data_set(begin):
+    args = begin()
+    assert (args.data, args.epochs, args.lr) == ("digits", 20, 0.05)
+    assert (runs.current().module, runs.current().name, args.seed) == ("toy", "demo", 0)
     assert args.device.type in ("cpu", "cuda", "mps")
-    args = arguments("--data", "mnist", "--epochs", 2)
-    assert (args.epochs, args.batch_size, args.lr, args.run) == (2, 64, 0.1, "mnist")
-    assert not hasattr(args, "momentum")
+    args = begin("--data", "mnist", "--epochs", 2)
+    assert (args.epochs, args.batch_size, args.lr) == (2, 64, 0.1)
+    assert runs.current().name == "mnist"
+
+
+def test_every_field_is_a_flag(begin, capsys):
+    args = begin("--depths", 8, 110, "--names", "c", "--tokens", 9, "--augment",
+                 "--dropout", 0.5, "--runs", 2, "--seed", 5)
+    assert (args.depths, args.names, args.tokens) == ((8, 110), ("c",), 9)
+    assert args.augment and args.dropout == 0.5
+    assert list(args.seeds) == [5, 6]
+    assert not begin("--data", "mnist", "--no-augment").augment
+    with pytest.raises(SystemExit):
+        begin("--help")
+    said = " ".join(capsys.readouterr().out.split())
+    for field in fields(Settings):
+        assert f"--{field.name.replace('_', '-')}" in said
+    for words in ["layers (default 56 20)", "learning rate (default 0.05)",
+                  "size of the vocabulary", "digits,mnist"]:
+        assert words in said
+
+
+def test_settings_are_values(begin):
+    """Equal ones are one key of a cache, changed ones another."""
+    args = begin()
+    assert args == begin() and hash(args) == hash(begin())
+    assert replace(args, lr=0.5) != args
+    with pytest.raises(FrozenInstanceError):
+        args.lr = 0.5
 
 
 @pytest.mark.parametrize("flags, out", [
@@ -52,17 +107,21 @@ def test_defaults_are_those_of_the_data_set(arguments):
     (["--lr", "0.05"], "static"), (["--lr", "0.06"], "out"), (["--quick"], "out"),
     (["--data", "mnist"], "out"), (["--resume"], "out"), (["--device", "cpu"], "out"),
     (["--data", "mnist", "--out", cli.STATIC], "static")])
-def test_only_the_default_demo_writes_to_static(arguments, flags, out):
-    assert arguments(*flags).out == cli.ROOT / out
+def test_only_the_default_demo_writes_to_static(begin, flags, out):
+    assert begin(*flags).out == cli.ROOT / out
 
 
 @pytest.mark.parametrize("flags, command", [
     (["--data", "mnist", "--out", cli.STATIC], "python code/toy.py --data mnist"),
     (["--lr", "0.050", "--resume"], "python code/toy.py"),
-    (["--quick", "--seed", 3], "python code/toy.py --seed 3 --quick")])
-def test_the_command_has_what_changes_the_result(arguments, flags, command):
-    arguments(*flags)
-    assert results.run.command == command
+    (["--quick", "--seed", 3], "python code/toy.py --seed 3 --quick"),
+    (["--depths", 20, 8, "--augment"], "python code/toy.py --depths 20 8 --augment"),
+    (["--data", "mnist", "--no-augment"],
+     "python code/toy.py --data mnist --no-augment"),
+    (["--names", "b", "a"], "python code/toy.py --names b a")])
+def test_the_command_has_what_changes_the_result(begin, flags, command):
+    begin(*flags)
+    assert runs.current().command == command
 
 
 @pytest.mark.parametrize("flags, words", [
@@ -71,74 +130,104 @@ def test_the_command_has_what_changes_the_result(arguments, flags, command):
     (["--epochs", "²"], "not a whole number"), (["--batch-size", "x"], "'x'"),
     (["--lr", "nan"], "'nan' is not a number above 0"), (["--lr", "-1"], "above 0"),
     (["--seed", "99999999999"], "whole number"), (["--device", "tpu"], "'auto', 'cpu'"),
+    (["--depths", "7"], "'7' is not a whole number from 8 up"),
+    (["--depths"], "at least one"), (["--names", "d"], "'a', 'b', 'c'"),
+    (["--dropout", "1.5"], "'1.5' is not a number from 0 to 1"),
+    (["--batch-size", "1001"], "toy.py: a batch of over 1000 samples is too large"),
     (["--weights", "x"], "unrecognized"), (["--epo", "3"], "unrecognized"),
     (["--out", __file__], "no folder to write to"),
     (["--out", cli.STATIC, "--epochs", 3], "not for --epochs 3"),
     (["--out", cli.STATIC, "--data", "mnist", "--quick"], "--out static is for")])
-def test_bad_arguments_are_one_line_and_status_2(arguments, capsys, flags, words):
+def test_bad_arguments_are_one_line_and_status_2(begin, capsys, flags, words):
     with pytest.raises(SystemExit) as stop:
-        arguments(*flags)
+        begin(*flags)
     said = capsys.readouterr().err
     assert stop.value.code == 2 and said.count("\n") == 1 and words in said
 
 
-def test_flags_stand_where_they_apply(arguments, tmp_path, capsys):
+def test_an_image_for_published_weights(begin, tmp_path, capsys):
     picture = tmp_path / "picture.png"
     picture.touch()
-    args = arguments("--weights", "imagenet", "--image", picture,
-                     weights=["imagenet"], image=True)
-    assert (args.weights, args.image, args.data) == ("imagenet", picture, None)
-    with pytest.raises(SystemExit):
-        arguments("--image", tmp_path / "none.png", image=True)
-    assert "none.png' is not a file" in capsys.readouterr().err
+    settings = {"digits": cli.ImageSettings()}
+    args = begin("--weights", "imagenet", "--image", picture, settings=settings)
+    assert (args.weights, args.image) == ("imagenet", picture)
+    missing = tmp_path / "none.png"
+    for flags, words in [(["--image", missing], "none.png' is not a file"),
+                         (["--weights", "x"], "'imagenet'"),
+                         (["--weights", "imagenet"], "and --image FILE go together")]:
+        with pytest.raises(SystemExit):
+            begin(*flags, settings=settings)
+        assert words in capsys.readouterr().err
 
 
-def test_a_sentence_to_look_at(arguments, capsys):
-    """--text alone, or with --weights where there are some, here of any name."""
-    args = arguments("--text", "a b", text=True, **SETS)
-    assert (args.text, args.data, args.out) == ("a b", "digits", cli.ROOT / "out")
-    assert arguments(text=True, **SETS).text is None
-    options = {"weights": str, "text": True}
-    args = arguments("--weights", "some/name", "--text", "a b", **options)
+def test_a_sentence_for_published_weights(begin, capsys):
+    """Here of any name."""
+    settings = {"reviews": TextSettings()}
+    args = begin("--weights", "some/name", "--text", "a b", settings=settings)
     assert (args.weights, args.text) == ("some/name", "a b")
+    assert args.out == cli.ROOT / "out"
     for flags in (["--weights", "some/name"], ["--text", "a b"]):
         with pytest.raises(SystemExit):
-            arguments(*flags, **options)
+            begin(*flags, settings=settings)
         assert "--weights NAME and --text SENTENCE go" in capsys.readouterr().err
 
 
-def test_the_same_seed_gives_the_same_numbers(arguments):
-    arguments("--seed", 7)
+def test_threads(begin):
+    """One by default, as many processes as cores have room for that; 0: torch's own."""
+    begin()
+    assert torch.get_num_threads() == 1
+    assert runs.current().processes == runs.cores()
+    begin("--threads", 2)
+    assert torch.get_num_threads() == 2
+    assert runs.current().processes == max(1, runs.cores() // 2)
+    for flags in (["--threads", 0], ["--quick"]):
+        begin(*flags)
+        assert runs.current().processes == 1
+    assert torch.get_num_threads() == 1
+
+
+def test_without_a_run_there_is_one_message(monkeypatch):
+    from lab import figures
+    monkeypatch.setattr(runs, "_current", None)
+    for use in (lambda: results.record("accuracy", 1), lambda: results.save({}),
+                lambda: figures.save(None, "figure")):
+        with pytest.raises(RuntimeError, match=r"no run has begun: cli.begin\("):
+            use()
+
+
+def test_the_same_seed_gives_the_same_numbers(begin):
+    begin("--seed", 7)
     first = torch.rand(3)
-    arguments("--seed", 7)
+    begin("--seed", 7)
     assert torch.equal(first, torch.rand(3))
 
 
-def test_a_notebook_takes_defaults_and_lab_args(arguments, monkeypatch):
-    arguments()
+def test_a_notebook_takes_defaults_and_lab_args(begin, monkeypatch):
+    begin()
     monkeypatch.delattr(sys.modules["__main__"], "__file__")
     monkeypatch.setattr(sys, "argv", ["kernel", "-f", "connection.json"])
-    args = cli.arguments(**SETS)
-    assert args.epochs == 20 and results.run.display and args.module == "notebook"
+    args = cli.begin(SETTINGS)
+    assert args.epochs == 20 and runs.current().module == "notebook"
+    assert runs.current().display and runs.current().processes == 1
     monkeypatch.setenv("LAB_ARGS", "--quick --data mnist")
-    args = cli.arguments(**SETS)
+    args = cli.begin(SETTINGS)
     assert args.quick and args.data == "mnist" and args.epochs == 1
 
 
-def test_runs_are_recorded_by_their_last_epochs(arguments):
-    arguments()
+def test_runs_are_recorded_by_their_last_epochs(begin):
+    begin()
     results.record_runs("plain", [
         {"accuracy": [0.9, 0.5], "loss": [1.0, 2.0], "seconds": [1.0, 2.0]},
         {"accuracy": [0.1, 0.75], "loss": [3.0, 4.0], "seconds": [3.0, 5.0]},
     ], "accuracy")
-    assert results.run.values == {
+    assert runs.current().values == {
         "plain_accuracy": 0.625, "plain_accuracy_lowest": 0.5,
         "plain_accuracy_highest": 0.75, "plain_seconds": 5.5}
 
 
-def test_a_record_keeps_other_runs(arguments, tmp_path, capsys):
-    arguments("--out", tmp_path)
-    results.run.samples = {"train": 1400, "test": 397}
+def test_a_record_keeps_other_runs(begin, tmp_path, capsys):
+    begin("--out", tmp_path)
+    runs.note_samples(train=1400, test=397)
     results.record("test_accuracy", torch.tensor(0.5))
     results.record("worst", float("nan"))
     results.save({"parameters": 61706})
@@ -146,7 +235,7 @@ def test_a_record_keeps_other_runs(arguments, tmp_path, capsys):
     for words in ["1,400 train and 397 test samples of digits", "61,706", "0.5",
                   "python code/toy.py", "wrote ", "toy.json"]:
         assert words in said
-    arguments("--out", tmp_path, "--data", "mnist")
+    begin("--out", tmp_path, "--data", "mnist")
     results.record("mnist.test_accuracy", 0.75)
     results.save({"parameters": 61707})
     found = json.loads((tmp_path / "results" / "toy.json").read_text())
@@ -156,24 +245,24 @@ def test_a_record_keeps_other_runs(arguments, tmp_path, capsys):
     assert found["demo"]["samples"] == {"train": 1400, "test": 397}
     assert set(found["demo"]) == {
         "hash", "command", "seed", "data", "samples", "seconds", "peak_memory_mib",
-        "hardware", "versions", "date", "values"}
+        "hardware", "processes", "threads", "versions", "date", "values"}
     assert found["demo"]["peak_memory_mib"] > 50
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"demo": 3}', '{"demo":'])
-def test_what_is_no_record_is_left_as_it_is(arguments, tmp_path, content):
+def test_what_is_no_record_is_left_as_it_is(begin, tmp_path, content):
     file = tmp_path / "results" / "toy.json"
     file.parent.mkdir()
     file.write_text(content)
-    arguments("--out", tmp_path)
+    begin("--out", tmp_path)
     with pytest.raises(UserError, match="toy.json is not a record"):
         results.save({})
     assert file.read_text() == content
 
 
-def test_a_notebook_prints_and_writes_nothing(arguments, tmp_path, capsys):
-    arguments("--out", tmp_path)
-    results.run.display = True
+def test_a_notebook_prints_and_writes_nothing(begin, tmp_path, capsys):
+    begin("--out", tmp_path)
+    runs.current().display = True
     results.save({"parameters": 5})
     assert "parameters  5" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
@@ -186,8 +275,8 @@ def test_the_hash_is_of_code_and_imported_modules(tmp_path):
     expected = ("a\nfrom lab import cli\nif b:\n    import b\n"
                 "b\nimport a, torch\ny = 1  # z\n")
     digest = hashlib.sha256(expected.encode()).hexdigest()
-    assert results.module_hash(tmp_path / "b.py") == digest
-    assert results.module_hash(tmp_path / "a.py") == digest
+    assert module_hash(tmp_path / "b.py") == digest
+    assert module_hash(tmp_path / "a.py") == digest
 
 
 def test_node_computes_the_same_hash(tmp_path):
@@ -200,7 +289,7 @@ def test_node_computes_the_same_hash(tmp_path):
                "process.argv.slice(1).map((path) => readModule(path).hash).join())")
     node = subprocess.run(["node", "--input-type=module", "-e", program, *modules],
                           cwd=ROOT, capture_output=True, text=True, timeout=60)
-    hashes = [results.module_hash(path) for path in modules]
+    hashes = [module_hash(path) for path in modules]
     assert node.stdout.strip().split(",") == hashes, node.stderr
 
 
@@ -234,7 +323,7 @@ def house(tmp_path, monkeypatch):
     toy = tmp_path / "toy.py"
     toy.write_text('if __name__ == "__main__":\n    figures.save(\n        '
                    'figures.images(x), "a")\n    figures.save(y, "b", format="png")\n')
-    source = {"module": "toy", "run": "demo", "hash": results.module_hash(toy)}
+    source = {"module": "toy", "run": "demo", "hash": module_hash(toy)}
     (tmp_path / "results" / "toy.json").write_text(
         json.dumps({"facts": source, "demo": source}))
     for name in ("a.svg", "a.dark.svg"):

@@ -16,15 +16,23 @@ TOY = ["code/toy.py", "--device", "cpu"]
 MODULE = '''
 import os
 import time
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from lab import cli, results, training
 
 
+@dataclass(frozen=True)
+class Settings(cli.Settings):
+    epochs: int = 5
+    batch_size: int = 32
+    lr: float = 0.05
+
+
 # %% Two trainings
 if __name__ == "__main__":
-    args = cli.arguments(none={"epochs": 5, "batch_size": 32, "lr": 0.05})
+    args = cli.begin({"none": Settings()})
     inputs = torch.rand(160, 6)
     data = torch.utils.data.TensorDataset(inputs, inputs.sum(1, keepdim=True))
     for name in ("first", "second"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import REAL_DATA, listing, one_line, real
-from lab import UserError, results, text, training
+from lab import UserError, runs, text, training
 
 ENGLISH = ["a man .", "two dogs run .", "a child .", "three women ."]
 GERMAN = ["ein Mann .", "zwei Hunde rennen .", "ein Kind .", "drei Frauen ."]
@@ -18,7 +18,7 @@ GERMAN = ["ein Mann .", "zwei Hunde rennen .", "ein Kind .", "drei Frauen ."]
 
 @pytest.fixture(autouse=True)
 def run(monkeypatch):
-    monkeypatch.setattr(results, "run", SimpleNamespace(
+    monkeypatch.setattr(runs, "_current", SimpleNamespace(
         command="python code/toy.py --data multi30k"))
     monkeypatch.delenv("LAB_DATA", raising=False)
     monkeypatch.setattr(text, "SOURCE", "http://127.0.0.1:9")
@@ -121,7 +121,7 @@ def test_words_neither_praise_and_blame_nor_repeat():
 def test_quick_leaves_a_few_samples_and_the_run_knows():
     parts = text.load(SimpleNamespace(data="numbers", quick=True))
     assert [len(part) for part in parts] == [64, 32, 32] and parts[0].name == "numbers"
-    assert results.run.samples == {"train": 64, "validation": 32, "test": 32}
+    assert runs.current().samples == {"train": 64, "validation": 32, "test": 32}
     parts = text.load(SimpleNamespace(data="reviews", quick=True))
     assert parts[2].classes == ["bad", "good"]
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from lab import UserError, results, training
+from lab import UserError, runs, training
 
 
 @pytest.fixture
@@ -17,14 +17,13 @@ def arguments(tmp_path, monkeypatch):
     """Arguments of a new run of a toy module; keywords change them."""
     script = tmp_path / "toy.py"
     script.write_text("toy = 1\n")
-    monkeypatch.setattr(results, "run", None)
+    monkeypatch.setattr(runs, "_current", None)
 
     def begin(**changes):
         args = SimpleNamespace(**{**dict(
             data="digits", epochs=3, batch_size=8, lr=0.1, seed=0, quick=False,
-            resume=False, out=tmp_path, device=torch.device("cpu"), module="toy",
-            run="demo"), **changes})
-        results.begin(args, script, "python toy.py")
+            resume=False, out=tmp_path, device=torch.device("cpu")), **changes})
+        runs.begin(args, "demo", script, "python toy.py")
         return args
 
     return begin

@@ -33,7 +33,7 @@ class Twice(Block):
 # %% Arguments
 if __name__ == "__main__":
     from lab import cli, figures, training
-    args = cli.arguments(digits={"epochs": 2, "batch_size": 4, "lr": 0.1})
+    args = cli.begin({"digits": cli.Settings()})
 
 # %% Show the size
 if __name__ == "__main__":
@@ -276,7 +276,7 @@ TRAINING = """
         time.sleep(0.02)
         return {"loss": 1 / (1 + float(batch.sum()))}
     import torch
-    training.fit(step, [torch.ones(1)] * 60, args, name="steps")
+    training.fit(step, [torch.ones(1)] * 60, args, name="steps", epochs=2)
     print("trained")
 """
 

@@ -45,7 +45,7 @@ def other():
 
 # %% Arguments
 if __name__ == "__main__":
-    args = cli.arguments(digits={"epochs": 4, "batch_size": 4, "lr": 0.1})
+    args = cli.begin({"digits": cli.Settings()})
 
 # %% Say it
 if __name__ == "__main__":
@@ -57,7 +57,7 @@ if __name__ == "__main__":
         time.sleep(0.02)
         return {"loss": 1 / (1 + float(batch.sum()))}
 
-    training.fit(step, [torch.ones(1)] * 50, args, name="steps")
+    training.fit(step, [torch.ones(1)] * 50, args, name="steps", epochs=4)
     print("trained")
 '''
 

@@ -1,85 +1,116 @@
-"""The command line of every module: the same flags everywhere."""
+"""The command line of every module: its settings are its flags."""
 
 import argparse
+import dataclasses
+import multiprocessing
 import os
 import random
 import shlex
 import signal
 import sys
+import types
+import typing
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy
 import torch
 
-from lab import results, terminal
+from lab import parallel, runs, terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ROOT / "code"
 STATIC = ROOT / "static"
 
 
-def arguments(weights=None, image=False, text=False, **datasets):
+def flag(default=dataclasses.MISSING, text="", **limits):
+    """A field of Settings with its flag's text for --help.
+
+    limits: least, most, above (numbers), or choices.
+    """
+    return field(default=default, metadata={"text": text, **limits})
+
+
+# What fields mean that many modules have; a module's own are flag(default, text).
+COMMON = {
+    "epochs": dict(text="passes over the training set"),
+    "batch_size": dict(text="samples in a step"),
+    "lr": dict(text="learning rate", above=0),
+    "weight_decay": dict(text="of the optimizer"),
+    "dropout": dict(text="share of the values set to zero in training", most=1),
+    "runs": dict(text="trainings that differ only in their seed"),
+    "size": dict(text="height and width of the images, in pixels"),
+    "augment": dict(text="shift and mirror the training images at random"),
+    "width": dict(text="channels of the first layers"),
+    "depth": dict(text="layers"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every module can be asked for; a module's own are a subclass.
+
+    Every field is a flag. A subclass has fields of COMMON with their defaults, and
+    others made by flag(). Raise ValueError in __post_init__ where values don't fit
+    together. Settings are equal, and hash, by value.
+    """
+    data: str = flag(None, "data set")
+    data_dir: Path = flag(ROOT / "data", "for downloads and unpacked copies")
+    seed: int = flag(0, "of all random numbers", least=0)
+    device: str = flag("auto", "auto takes a GPU if there is one",
+                       choices=("auto", "cpu", "cuda", "mps"))
+    threads: int = flag(1, "of each process that computes; 0: PyTorch's own number",
+                        least=0)
+    out: Path = flag(None, "where to write: static if all else is default, else out")
+    quick: bool = flag(False, "a few samples and one epoch, to see that it runs")
+    resume: bool = flag(False, "go on where the same command was interrupted")
+
+    @property
+    def seeds(self):
+        """The seeds of the runs of a comparison."""
+        return range(self.seed, self.seed + self.runs)
+
+
+@dataclass(frozen=True)
+class ImageSettings(Settings):
+    """Of a module that can show what published weights see in an image."""
+    weights: str = flag(None, "published weights", choices=("imagenet",))
+    image: Path = flag(None, "an image to look at")
+
+
+def begin(settings):
     """Parse the command line, seed everything and begin the run.
 
-    datasets: for each data set that the module can use, in order, its defaults,
-    such as digits={"epochs": 20, "batch_size": 32, "lr": 0.05}; the first is what
-    the demo uses. epochs, batch_size and lr become flags, other keys only
-    attributes. weights: the names that --weights takes, or str if any; image, text:
-    whether there is an --image or a --text for them.
-
-    Returns a namespace with data, those defaults or what the user asked for
-    instead, data_dir, out (Path), seed, device (torch.device), quick, resume,
-    weights, image, text, module (the script's name) and run ("demo", or the name of
-    another data set). In a notebook or on a slide the flags come from $LAB_ARGS.
-    Bad arguments end the program with one line and status 2.
+    settings: {data set: its Settings}; the first is what the demo uses. Returns the
+    settings of the data set asked for, with what else was asked for in place of the
+    defaults, device a torch.device and out a Path. In a notebook or on a slide the
+    flags come from $LAB_ARGS. Bad arguments end the program with one line and
+    status 2.
     """
     terminal.prepare()
     notebook = in_notebook()
     script = None if notebook else Path(sys.modules["__main__"].__file__).resolve()
-    parser = _parser(weights, image, text, datasets)
+    parser = _parser(settings)
     parser.prog = f"python {_shown(script)}" if script else "$LAB_ARGS"
-    args = parser.parse_args(
-        shlex.split(os.environ.get("LAB_ARGS", "")) if notebook else None, Arguments())
-
-    demo = next(iter(datasets), None)
-    changed = [flag for flag, value in vars(args).items()
-               if value not in (parser.get_default(flag), None) and flag != "out"]
-    for key, value in datasets.get(args.data, {}).items():
-        if getattr(args, key, None) is None:
-            setattr(args, key, value)
-        elif getattr(args, key) == value and key in changed:
-            changed.remove(key)
-    for flag, offered, given in [("--image FILE", image, args.image),
-                                 ("--text SENTENCE", text, args.text)]:
-        if weights and offered and (given is None) != (args.weights is None):
-            parser.error(f"--weights NAME and {flag} go together")
-    args.epochs = 1 if args.quick else getattr(args, "epochs", None)
-    args.module = script.stem if script else "notebook"
-    args.run = "demo" if args.data == demo else args.data
-    args.device = _device(args.device, parser)
-    if args.out is None:
-        args.out = ROOT / "out" if changed else STATIC
-    elif args.out.resolve() == STATIC and changed and (
-            args.quick or args.run == "demo"):
-        parser.error("--out static is for the default demo and for full runs on "
-                     f"other data, not for {_flags(args, changed)}")
-
+    words = shlex.split(os.environ.get("LAB_ARGS", "")) if notebook else None
+    args, changed = _asked(settings, parser, words)
     if "WORLD_SIZE" in os.environ:
-        args.device = _join(args.device)
-    if not notebook:  # no window is opened, and a user's settings change no figure
-        os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
-    # glibc gives freed memory back, and each step then pays for page faults; after
-    # one large block was freed it keeps what smaller ones leave
-    torch.empty(2 ** 23 - 64)
-    random.seed(args.seed)
-    numpy.random.seed(args.seed)
-    torch.manual_seed(args.seed)
+        args = replace(args, device=_join(args.device))
+
     shown = [key for key in changed if key not in ("data_dir", "resume")]
     program = f"{_launcher()} {_shown(script)}" if script else "notebook"
     command = f"{program} {_flags(args, shown)}".strip()
-    results.begin(args, script, command)
-    if not notebook:
+    if args.quick and hasattr(args, "epochs"):
+        args = replace(args, epochs=1)
+    if not notebook:  # no window is opened, and a user's settings change no figure
+        os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
         signal.signal(signal.SIGINT, _interrupted)
+    parallel.use_threads(args.threads)
+    random.seed(args.seed)
+    numpy.random.seed(args.seed)
+    torch.manual_seed(args.seed)
+    name = "demo" if args.data == next(iter(settings)) else args.data
+    runs.begin(args, name, script, command, _processes(args, notebook))
     return args
 
 
@@ -90,10 +121,31 @@ def in_notebook():
         sys.modules["__main__"], "__file__")
 
 
-class Arguments(argparse.Namespace):
-    """What a run was asked for; hashable, so that a module can cache by it."""
-
-    __hash__ = object.__hash__
+def _asked(settings, parser, words):
+    """Settings with what words ask for, and the names of those that are no default."""
+    given = vars(parser.parse_args(words))
+    demo = next(iter(settings))
+    data = given.get("data", demo)
+    default = replace(settings[data], data=demo)
+    try:
+        args = replace(default, **given)
+    except ValueError as error:
+        parser.error(str(error))
+    args = replace(args, data=data, device=_device(args.device, parser))
+    for key, shown in [("image", "--image FILE"), ("text", "--text SENTENCE")]:
+        if hasattr(args, "weights") and hasattr(args, key) and (
+                args.weights is None) != (getattr(args, key) is None):
+            parser.error(f"--weights NAME and {shown} go together")
+    changed = [each.name for each in fields(args) if each.name != "out"
+               and getattr(args, each.name) != getattr(default, each.name)]
+    if "device" not in given:
+        changed.remove("device")
+    if args.out is None:
+        args = replace(args, out=ROOT / "out" if changed else STATIC)
+    elif args.out.resolve() == STATIC and changed and (args.quick or data == demo):
+        parser.error("--out static is for the default demo and for full runs on "
+                     f"other data, not for {_flags(args, changed)}")
+    return args, changed
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,62 +153,77 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def _parser(weights, image, text, datasets):
-    parser = _Parser(allow_abbrev=False)
-    first = next(iter(datasets.values()), {})
-
-    def flag(name, kind, text, **options):
-        parser.add_argument(name, type=kind, help=text, **options)
-
-    parser.set_defaults(data=None, weights=None, image=None, text=None)
-    if datasets:
-        flag("--data", str, "data set (default %(default)s)",
-             choices=list(datasets), default=next(iter(datasets)))
-        flag("--data-dir", Path, "for downloads and unpacked copies",
-             default=ROOT / "data")
-    for name, kind, text in [
-            ("epochs", _whole(1), "passes over the training set"),
-            ("batch_size", _whole(1), "samples in a step, over all processes"),
-            ("lr", _positive, "learning rate")]:
-        if any(name in defaults for defaults in datasets.values()):
-            flag("--" + name.replace("_", "-"), kind,
-                 f"{text} (default {first.get(name)})")
-    flag("--seed", _whole(0), "of all random numbers (default 0)", default=0)
-    flag("--device", str, "auto takes a GPU if there is one", default="auto",
-         choices=["auto", "cpu", "cuda", "mps"])
-    flag("--out", _folder, "where to write: static if all else is default, else out")
-    if weights:
-        flag("--weights", str, "published weights",
-             choices=None if weights is str else weights)
-    if image:
-        flag("--image", _file, "a picture to look at")
-    if text:
-        flag("--text", str, "a sentence to look at")
-    parser.add_argument("--quick", action="store_true",
-                        help="a few samples and one epoch, to see that it runs")
-    parser.add_argument("--resume", action="store_true",
-                        help="go on where the same command was interrupted")
+def _parser(settings):
+    parser = _Parser(allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    first = next(iter(settings.values()))
+    kinds = typing.get_type_hints(type(first))
+    for each in fields(first):
+        about = each.metadata or COMMON[each.name]
+        kind = _kind(each.name, kinds[each.name], about)
+        if each.name == "data":
+            kind |= {"choices": list(settings)}
+            default = next(iter(settings))
+        else:
+            default = getattr(first, each.name)
+        parser.add_argument(
+            "--" + each.name.replace("_", "-"), **kind,
+            help=(about["text"] + _default(default)).replace("%", "%%"))
     return parser
 
 
-def _whole(least):
+def _kind(name, kind, about):
+    """argparse's options for a type such as int, int | None or tuple[int, ...]."""
+    if typing.get_origin(kind) is not None or isinstance(kind, types.UnionType):
+        options = _kind(name, typing.get_args(kind)[0], about)
+        is_tuple = typing.get_origin(kind) is tuple
+        return options | ({"nargs": "+", "action": _Tuple} if is_tuple else {})
+    choices = {key: about[key] for key in ["choices"] if key in about}
+    if kind is bool:
+        switches = name in ("quick", "resume")
+        return {"action": "store_true" if switches else argparse.BooleanOptionalAction}
+    if kind is Path:
+        return {"type": {"out": _folder, "data_dir": Path}.get(name, _file)}
+    if kind in (int, float):
+        return {"type": _number(kind, about)} | choices
+    return {"type": str} | choices
+
+
+class _Tuple(argparse.Action):
+    def __call__(self, parser, namespace, values, option=None):
+        setattr(namespace, self.dest, tuple(values))
+
+
+def _default(value):
+    if value is None or value is False or value == ():
+        return ""
+    if isinstance(value, tuple):
+        value = " ".join(map(str, value))
+    if isinstance(value, Path) and value.is_relative_to(ROOT):
+        value = value.relative_to(ROOT)
+    return f" (default {value})"
+
+
+def _number(kind, about):
+    """A parser of numbers within the limits: whole ones from 1, others from 0."""
+    above = about.get("above")
+    least = about.get("least", 1 if kind is int else 0)
+    most = about.get("most", 2 ** 32 - 1)
+    limits = f"above {above}" if above is not None else f"from {least} up"
+    if "most" in about:
+        limits = f"from {least} to {most}"
+
     def number(text):
-        if not text.isascii() or not text.isdigit() or not (
-                least <= int(text) < 2 ** 32):
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a whole number from {least} up")
-        return int(text)
+        try:
+            value = kind(text) if text.isascii() and "_" not in text else None
+        except ValueError:
+            value = None
+        if value is None or not least <= value <= most or (
+                above is not None and not above < value):
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what} {limits}")
+        return value
+
     return number
-
-
-def _positive(text):
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
 
 
 def _file(text):
@@ -198,6 +265,13 @@ def _join(device):
     return device
 
 
+def _processes(args, notebook):
+    """How many processes may train side by side."""
+    alone = (notebook or args.quick or not args.threads or args.device.type != "cpu"
+             or "WORLD_SIZE" in os.environ)
+    return 1 if alone else max(1, runs.cores() // args.threads)
+
+
 def _shown(script):
     return script.relative_to(ROOT) if script.is_relative_to(ROOT) else script
 
@@ -210,16 +284,19 @@ def _launcher():
 def _flags(args, keys):
     words = []
     for key in keys:
-        value = getattr(args, key)
-        words += ["--" + key.replace("_", "-")]
-        words += [] if value is True else [str(value)]
+        value, name = getattr(args, key), key.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{name}", *map(str, values)]
     return shlex.join(words)
 
 
 def _interrupted(signum, frame):
     resume = "" if "--resume" in sys.argv else " --resume"
     how = (f"; continue with: {_launcher()} {shlex.join(sys.argv)}{resume}"
-           if results.run.checkpoints else "")
+           if runs.current().checkpoints or multiprocessing.active_children() else "")
     if int(os.environ.get("RANK", 0)) == 0:
         bar = "\n" if sys.stderr.isatty() else ""
         print(f"{bar}interrupted{how}", file=sys.stderr)

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from lab import UserError, files, results
+from lab import UserError, files, results, runs
 
 
 class Images(TensorDataset):
@@ -50,8 +50,7 @@ def load(args, size=None):
     train, test = (EMBEDDED | REAL)[args.data](**options)
     if args.quick:
         train, test = train.first(64), test.first(32)
-    if results.run:
-        results.run.samples = {"train": len(train), "test": len(test)}
+    runs.note_samples(train=len(train), test=len(test))
     return train, test
 
 

@@ -5,7 +5,7 @@ import json
 import sys
 from itertools import zip_longest
 
-from lab import results, terminal
+from lab import results, runs, terminal
 from lab.diagrams import architecture
 from lab.look import (BESIDE, FULL, HEAVY, PALETTE, SMALL, TEXT, THIN, TITLE, array,
                       as_picture, canvas, color, crop, darken, quietly, settle, sheet,
@@ -171,10 +171,10 @@ def curves(comparison, ylabel, xlabel="epoch", note=None, size=FULL):
     for axis, (roles, series) in zip(axes, comparison.values()):
         if isinstance(roles, str):
             roles = [roles] * len(series)
-        for k, (role, (label, runs)) in enumerate(zip(roles, series.items())):
-            runs = np.atleast_2d(np.asarray(runs, float))
-            epochs = np.arange(1, runs.shape[1] + 1)
-            band(axis, epochs, runs, role, label, linewidth=THIN if k else HEAVY,
+        for k, (role, (label, values)) in enumerate(zip(roles, series.items())):
+            values = np.atleast_2d(np.asarray(values, float))
+            epochs = np.arange(1, values.shape[1] + 1)
+            band(axis, epochs, values, role, label, linewidth=THIN if k else HEAVY,
                  alpha=0.65 if k else 1, marker="o" if len(epochs) == 1 else "",
                  clip_on=False, zorder=3 if k else 4)
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -487,17 +487,14 @@ def save(figure, name, format="svg"):
 
     The file says where it came from: the run's provenance is its description.
     """
-    run = results.run
-    if run is None:
-        raise RuntimeError(f"figures.save({name!r}): no run has begun; "
-                           "cli.arguments() begins one")
-    data = _render(figure, format, json.dumps(run.provenance()))
-    if run.display:
+    current = runs.current()
+    data = _render(figure, format, json.dumps(current.provenance()))
+    if current.display:
         _display(data, format, name)
         return
-    if run.name != "demo":
-        name += f"-{run.name}"
-    folder = run.out / "img"
+    if current.name != "demo":
+        name += f"-{current.name}"
+    folder = current.out / "img"
     files = {folder / f"{name}.{format}": data}
     if format == "svg":
         files[folder / f"{name}.dark.svg"] = darken(data.decode()).encode()

@@ -9,7 +9,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from lab import UserError, results
+from lab import UserError, runs
 
 # Of what a download can raise: the folder's fault, not the network's.
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
@@ -85,7 +85,8 @@ def fetch(download, name, data_dir, needed, archive=None):
             raise UserError(f"{name} cannot be written to {data_dir}: {error.strerror}")
         reason = (str(error).strip() or repr(error)).splitlines()[-1]
         looked = ", ".join(_described(place, needed) for place in places(data_dir))
-        command = results.run.command if results.run else f"python {sys.argv[0]}"
+        command = (runs.current().command if runs.has_begun()
+                   else f"python {sys.argv[0]}")
         raise UserError(f"{name} is not in {looked} and cannot be fetched ({reason}); "
                         f"with a network: {command}")
     finally:

@@ -20,7 +20,8 @@ import jupytext
 from IPython import get_ipython
 from IPython.display import display
 
-from lab import UserError, cli, live_output, live_shapes, results, training
+from lab import (UserError, cli, live_output, live_shapes, results, runs, source,
+                 training)
 
 ARGUMENTS = "arguments"   # the demo cell that begins a run
 AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -184,7 +185,7 @@ class LiveModule:
         Returns whether that was so.
         """
         text = self.path.read_text("utf-8")
-        imported = results.imported_modules(text.splitlines(), cli.CODE)
+        imported = source.imported_modules(text.splitlines(), cli.CODE)
         changed = [_module(file.stem).refresh() for file in imported
                    if file != self.path]
         if text == self.text and not any(changed):
@@ -293,13 +294,14 @@ class LiveModule:
         if symbol != ARGUMENTS and ARGUMENTS in self.cells:
             if self.run is None:
                 self.run_cell(ARGUMENTS, self.own_text(self.cells[ARGUMENTS]))
-            results.run, self.namespace["args"] = self.run, self.args
+            runs.use(self.run)
+            self.namespace["args"] = self.args
         filename = f"{self.path.name} ({symbol})"
         first, _ = self.cells[symbol]
         self.evaluate(_parse(text.splitlines(), first, filename), filename,
                       _is_quiet(text))
         if symbol == ARGUMENTS:
-            self.run, self.args = results.run, self.namespace["args"]
+            self.run, self.args = runs.current(), self.namespace["args"]
 
     def own_text(self, span):
         """Lines of the file, first to last, without the indentation of all of them."""

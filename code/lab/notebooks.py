@@ -20,7 +20,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
-from lab import UserError, results, terminal  # noqa: E402
+from lab import UserError, results, source, terminal  # noqa: E402
 from lab.cli import CODE, ROOT  # noqa: E402
 
 NOTEBOOKS = ROOT / "out" / "notebooks"
@@ -72,7 +72,7 @@ def first_line(text):
 
 def make(module, arguments):
     """Write the notebook of a module if it is missing or stale."""
-    made = {"hash": results.module_hash(module), "arguments": arguments}
+    made = {"hash": source.module_hash(module), "arguments": arguments}
     path = NOTEBOOKS / f"{module.stem}.ipynb"
     if is_fresh(path, made):
         return

@@ -22,7 +22,7 @@ import torch
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
-from lab import UserError, results, terminal  # noqa: E402
+from lab import UserError, results, runs, source, terminal  # noqa: E402
 from lab.cli import CODE, ROOT, STATIC  # noqa: E402
 from lab.notebooks import execute  # noqa: E402
 
@@ -46,7 +46,7 @@ def snippets():
 def stale(name, texts):
     """Whether the recording of a module's snippets is missing or of other code."""
     recorded = results.read(RECORDED / f"{name}.json")
-    return recorded.get("made", {}).get("hash") != results.module_hash(
+    return recorded.get("made", {}).get("hash") != source.module_hash(
         CODE / f"{name}.py") or list(recorded.get("snippets", {})) != list(texts)
 
 
@@ -57,10 +57,10 @@ def record(name, texts):
                                         metadata={"title": symbol})
               for symbol, text in texts.items()]
     notebook = execute(nbformat.v4.new_notebook(cells=cells), name, record_timing=True)
-    made = {"hash": results.module_hash(CODE / f"{name}.py"),
+    made = {"hash": source.module_hash(CODE / f"{name}.py"),
             "date": datetime.now(timezone.utc).date().isoformat(),
-            "hardware": results.hardware(torch.device("cpu")),
-            "versions": results.versions()}
+            "hardware": runs.hardware(torch.device("cpu")),
+            "versions": runs.versions()}
     found = {cell.metadata["title"]: {"seconds": seconds(cell), "outputs": given(cell)}
              for cell in notebook.cells[1:]}
     with results.atomic(RECORDED / f"{name}.json") as temporary:

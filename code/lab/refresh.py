@@ -18,11 +18,12 @@ if __name__ == "__main__":
 
 from lab import results, terminal  # noqa: E402
 from lab.cli import CODE, ROOT, STATIC  # noqa: E402
+from lab.source import module_hash  # noqa: E402
 
 
 def stale(module):
     """What is missing or stale of a module's default demo, as short texts."""
-    current = results.module_hash(module)
+    current = module_hash(module)
     record = STATIC / "results" / f"{module.stem}.json"
     entries = results.read(record)
     found = [f"{entry} in {record.name}" for entry in ("facts", "demo")

@@ -16,7 +16,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from lab import UserError, files, results, training
+from lab import UserError, files, runs, training
 
 SOURCE = "https://raw.githubusercontent.com"
 
@@ -48,9 +48,8 @@ def load(args):
         parts = EMBEDDED[args.data]()
     if args.quick:
         parts = [part.first(n) for part, n in zip(parts, (64, 32, 32))]
-    if results.run:
-        names = ["train", "validation", "test"]
-        results.run.samples = {name: len(part) for name, part in zip(names, parts)}
+    names = ["train", "validation", "test"]
+    runs.note_samples(**{name: len(part) for name, part in zip(names, parts)})
     return parts
 
 

@@ -9,6 +9,8 @@ import copy
 import random
 import sys
 import time
+from collections import Counter
+from typing import NamedTuple
 
 import numpy
 import torch
@@ -16,13 +18,19 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from lab import UserError, data, results
+from lab import UserError, data, parallel, results, runs
 from lab.cli import STATIC
 
 
 # On a slide: watcher(name, epoch, epochs, means) draws a training after each step;
 # epoch is what is done of `epochs`, means() the means of this epoch so far.
 watcher = None
+
+
+class Trained(NamedTuple):
+    """A network and its history, as fit() returns it."""
+    model: nn.Module
+    history: dict
 
 
 def place(model, args):
@@ -105,9 +113,10 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
 
     step(batch): one training step on a batch of `loader` that is already on the
     device; returns {key: scalar}, whose means over the epoch are in the history,
-    with what validate() returns and "seconds". save: {name: what has a state_dict},
-    all that the training changes; its modules are put into training mode. scheduler
-    steps once an epoch. epochs and seed replace those of args.
+    with what validate() returns and "seconds", which the steps took. save: {name:
+    what has a state_dict}, all that the training changes; its modules are put into
+    training mode. scheduler steps once an epoch. epochs and seed replace those of
+    args.
 
     With a name, each epoch ends with a line on stderr and a checkpoint, from which
     --resume goes on.
@@ -116,7 +125,6 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
     Raises UserError if a checkpoint is corrupt or of other arguments or code.
     """
     from ignite.engine import Engine, Events
-    from ignite.handlers import ProgressBar
 
     saved = dict(save or {}, **({"scheduler": scheduler} if scheduler else {}))
     modules = {key: part for key, part in saved.items() if isinstance(part, nn.Module)}
@@ -125,42 +133,29 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
     seed_after = int(torch.randint(2 ** 31, ()))  # the same if this is resumed
     checkpoint = Checkpoint(name, saved, args, epochs=epochs, seed=seed)
     history, top = checkpoint.resume() if args.resume else ({}, None)
-    done = len(history.get("seconds", []))
-    sums, counts = {}, {}
+    means = Means(args.device)
 
     def train_step(engine, batch):
-        for key, value in step(_to(batch, args.device)).items():
-            value = value.detach().float() if torch.is_tensor(value) else value
-            sums[key] = sums.get(key, 0) + value
-            counts[key] = counts.get(key, 0) + 1
+        means.add(step(_to(batch, args.device)))
         if watcher:
-            epoch = engine.state.iteration / len(loader)
-            watcher(name or "training", epoch, epochs,
-                    lambda: {key: sums[key] / counts[key] for key in sums})
+            watcher(name or "training", engine.state.iteration / len(loader), epochs,
+                    means.so_far)
 
     trainer = Engine(train_step)
-    trainer.logger.disabled = True
-    if sys.stderr.isatty() and processes()[0] == 0:
-        ProgressBar(desc=name or args.module).attach(trainer)
+    _show_progress(trainer, name)
 
     @trainer.on(Events.EPOCH_STARTED)
     def start():
-        trainer.state.began = time.perf_counter()
-        order = _seed(seed, trainer.state.epoch)
-        if hasattr(getattr(loader, "sampler", None), "set_epoch"):
-            loader.sampler.set_epoch(order)
-        sums.clear()
-        counts.clear()
+        _seed_epoch(loader, seed, trainer.state.epoch)
+        means.clear()
         for module in modules.values():
             module.train()
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def finish():
         nonlocal top
-        means = {key: float(_mean(sums[key] / counts[key], args.device))
-                 for key in sums}
-        values = means | (validate() if validate else {})
-        values["seconds"] = time.perf_counter() - trainer.state.began
+        values = means.over_epoch()
+        values |= validate() if validate else {}
         for key, value in values.items():
             history.setdefault(key, []).append(value)
         if scheduler:
@@ -173,6 +168,7 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
         if name and not watcher:
             _tell(f"{name} epoch {trainer.state.epoch}/{epochs}", values)
 
+    done = len(history.get("seconds", []))
     if done < epochs:
         trainer.load_state_dict({"epoch": done, "max_epochs": epochs,
                                  "epoch_length": len(loader)})
@@ -183,9 +179,38 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
     return history
 
 
+class Means:
+    """The means of what the steps of an epoch return, and how long these take."""
+
+    def __init__(self, device):
+        self.device = device
+
+    def clear(self):
+        """Begin an epoch."""
+        self.sums, self.counts = Counter(), Counter()
+        self.began = time.perf_counter()
+
+    def add(self, values):
+        """Add {key: scalar} of a step."""
+        for key, value in values.items():
+            value = value.detach().float() if torch.is_tensor(value) else value
+            self.sums[key] += value
+            self.counts[key] += 1
+
+    def so_far(self):
+        """{key: mean}, of this process."""
+        return {key: self.sums[key] / self.counts[key] for key in self.sums}
+
+    def over_epoch(self):
+        """{key: mean as a float}, over all processes, and "seconds" since clear()."""
+        means = {key: float(_mean(value, self.device))
+                 for key, value in self.so_far().items()}
+        return means | {"seconds": time.perf_counter() - self.began}
+
+
 def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=None,
-                     validate=True, sets=None):
-    """network(in_channels) trained on args.data; returns it and fit's history.
+                     epochs=None, validate=True, sets=None):
+    """network(in_channels) Trained on args.data.
 
     The history has loss and training_error of each epoch and, if validate, the test
     set's accuracy after it. loss(output, labels): output is what the model returns in
@@ -193,6 +218,7 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
     makes one from the parameters, SGD with momentum 0.9 and args.weight_decay if
     None. The learning rate rises to args.lr and falls to nearly zero, step by step.
     args.size: side of the pictures; args.augment: shift and mirror them at random.
+    epochs: in place of args.epochs.
     sets: a training and a test set, in place of all of args.data.
     """
     torch.manual_seed(seed)
@@ -204,8 +230,8 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
         optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=0.9,
                                     weight_decay=args.weight_decay, nesterov=True)
     batches = loader(train, args)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, args.lr, total_steps=args.epochs * len(batches), pct_start=0.2)
+    epochs = epochs or args.epochs
+    schedule = one_cycle(optimizer, epochs * len(batches))
 
     def step(batch):
         images, labels = batch
@@ -227,10 +253,18 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
         return {"accuracy": evaluate(model, test, args)["accuracy"]}
 
     history = fit(
-        step, batches, args, seed=seed, name=name,
+        step, batches, args, seed=seed, name=name, epochs=epochs,
         save={"model": model, "optimizer": optimizer, "schedule": schedule},
         validate=accuracy if validate else None)
-    return _bare(model), history
+    return Trained(_bare(model), history)
+
+
+def one_cycle(optimizer, steps):
+    """A schedule, stepped after each of `steps` batches: up to the optimizer's rate in
+    a fifth of them, from a 25th of it, then down to nearly zero; Smith 2018."""
+    rate = optimizer.param_groups[0]["lr"]
+    return torch.optim.lr_scheduler.OneCycleLR(  # which divides by zero at 5 steps
+        optimizer, rate, total_steps=max(steps, 6), pct_start=0.2)
 
 
 class Checkpoint:
@@ -240,26 +274,24 @@ class Checkpoint:
     """
 
     def __init__(self, name, saved, args, **other):
-        run, self.saved, self.folder = results.run, saved, None
-        if not name or run is None or run.script is None:
+        self.name, self.saved, self.folder = name, saved, None
+        self.began = time.perf_counter()
+        if not name or not runs.has_begun() or runs.current().script is None:
             return
-        if name in run.checkpoints:
-            raise ValueError(f"two trainings of this run have the name {name!r}")
-        run.checkpoints.add(name)
+        runs.current().begin_checkpoints(name)
         out = STATIC.parent / "out" if args.out.resolve() == STATIC else args.out
-        self.folder, self.name = out / "checkpoints", name
-        apart = {"data_dir", "device", "image", "module", "out", "resume", "run",
-                 "text"}
+        self.folder = out / "checkpoints"
+        apart = {"data_dir", "device", "image", "out", "resume", "text"}
         made_by = {key: value for key, value in vars(args).items()
                    if key not in apart}
-        made_by |= {**other, "processes": processes()[1],
-                    "code": run.hash}
+        made_by |= {**other, "processes": processes()[1], "code": runs.current().hash}
         self.made_by = {key: str(value) for key, value in made_by.items()}
 
     def save(self, history, top):
         if self.folder and processes()[0] == 0:
             self._write(f"{self.name}.pt", made_by=self.made_by, history=history,
-                        states=_states(self.saved), best=top)
+                        states=_states(self.saved), best=top,
+                        seconds=time.perf_counter() - self.began)
 
     def save_best(self, top):
         if self.folder and processes()[0] == 0:
@@ -284,6 +316,7 @@ class Checkpoint:
             found = torch.load(path, map_location="cpu", weights_only=True)
             made_by, states = found["made_by"], found["states"]
             history, top = found["history"], found["best"]
+            seconds = found["seconds"]
         except Exception as error:  # what torch.load says of a damaged file is endless
             raise UserError(f"{path} is corrupt ({type(error).__name__}): delete it "
                             "or run without --resume")
@@ -293,7 +326,8 @@ class Checkpoint:
                 raise UserError(f"{path} was made with other {key}{there}: run "
                                 "without --resume to start again")
         _load(self.saved, states)
-        results.run.started -= sum(history["seconds"])
+        runs.current().resume(seconds)
+        self.began -= seconds
         return history, top
 
 
@@ -368,6 +402,21 @@ def _to(batch, device):
     return batch
 
 
+def _show_progress(trainer, name):
+    """A bar on a terminal; beside others this training has none."""
+    from ignite.handlers import ProgressBar
+    trainer.logger.disabled = True
+    if sys.stderr.isatty() and processes()[0] == 0 and not parallel.is_worker():
+        ProgressBar(desc=name or "training").attach(trainer)
+
+
+def _seed_epoch(loader, seed, epoch):
+    """Seed all random numbers, and the order of the samples."""
+    order = _seed(seed, epoch)
+    if hasattr(getattr(loader, "sampler", None), "set_epoch"):
+        loader.sampler.set_epoch(order)
+
+
 def _seed(*numbers):
     """Seed all random numbers of this process by these; returns one for the order."""
     rank = processes()[0]
@@ -395,4 +444,6 @@ def _tell(what, values):
     if processes()[0] == 0:
         numbers = "  ".join(f"{key} {value:.4g}" for key, value in values.items()
                             if key != "seconds")
-        print(f"{what}  {numbers}  {values['seconds']:.1f} s", file=sys.stderr)
+        over_bar = "\r\033[K" if parallel.is_worker() and sys.stderr.isatty() else ""
+        print(f"{over_bar}{what}  {numbers}  {values['seconds']:.1f} s",
+              file=sys.stderr)

@@ -1,0 +1,156 @@
+"""Trainings side by side: a process for each core, one thread in each.
+
+The networks of the demos are so small that a second thread gains little, and loses
+everything while another program keeps a core busy.
+"""
+
+import contextlib
+import functools
+import inspect
+import multiprocessing
+import os
+import pickle
+import random
+import signal
+import sys
+import threading
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+
+import numpy
+import torch
+
+from lab import UserError, runs
+
+_kept = {}  # {name of a memoized function: {its arguments: what it returned}}
+
+
+def memoize(function):
+    """Let a function return the same object for the same arguments, once computed.
+
+    As functools.cache does; besides, precompute() can compute it ahead, a call leaves
+    the random numbers of this process as they were, wherever it is computed, and
+    options may be given by position or by name. A new definition starts anew.
+    """
+    name = _name(function)
+    signature = inspect.signature(function)
+    kept = _kept[name] = {}
+
+    @functools.wraps(function)
+    def memoized(*arguments, **options):
+        bound = signature.bind(*arguments, **options)
+        bound.apply_defaults()
+        if bound.args not in kept:
+            with _same_random_numbers():
+                kept[bound.args] = function(*bound.args)
+        return kept[bound.args]
+
+    memoized.kept, memoized.signature = kept, signature
+    return memoized
+
+
+def precompute(calls):
+    """Make calls of memoized functions side by side; later ones find the results.
+
+    calls: (function, *arguments) each, the longest first; each must seed itself.
+    Does nothing where a process for each core does not pay: on a GPU, with --quick,
+    where each process may use all cores, and in a notebook or on a slide, where each
+    training draws its curve when its cell runs. Raises UserError if a process ends.
+    """
+    current = runs.current()
+    calls = [(function, arguments) for function, *arguments in calls
+             if _key(function, arguments) not in function.kept]
+    if current.processes == 1 or len(calls) < 2:
+        return
+    state = pickle.dumps((current, _kept))
+    executor = ProcessPoolExecutor(
+        min(current.processes, len(calls)), multiprocessing.get_context("spawn"),
+        _start, (state, torch.get_num_threads()))
+    reports = {}
+    try:
+        futures = _submit(executor, calls)
+        for future in _progress(as_completed(futures), len(futures)):
+            result, process, report = pickle.loads(future.result())
+            function, arguments = futures[future]
+            function.kept[_key(function, arguments)] = result
+            reports[process] = report
+    except BrokenProcessPool:
+        raise UserError("a process that trained was ended from outside, perhaps for "
+                        "lack of memory: free some, and go on with --resume")
+    finally:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        executor.shutdown()
+        current.absorb(reports)
+
+
+def use_threads(threads):
+    """Compute on so many threads in this process; 0 leaves that to PyTorch."""
+    if threads:
+        torch.set_num_threads(threads)
+    # glibc gives freed memory back, and each step then pays for page faults; after
+    # one large block was freed it keeps what smaller ones leave
+    torch.empty(2 ** 23 - 64)
+
+
+def is_worker():
+    """Whether precompute() started this process."""
+    return multiprocessing.parent_process() is not None
+
+
+@contextlib.contextmanager
+def _same_random_numbers():
+    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    yield
+    random.setstate(states[0])
+    numpy.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+
+
+def _name(function):
+    module = "__main__" if function.__module__ == "__mp_main__" else function.__module__
+    return f"{module}.{function.__qualname__}"
+
+
+def _key(function, arguments):
+    """The arguments of a call as the key of its result."""
+    bound = function.signature.bind(*arguments)
+    bound.apply_defaults()
+    return bound.args
+
+
+def _submit(executor, calls):
+    """{future: call}. The workers ignore Ctrl-C, as this process ends them."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # they start with it
+    try:
+        return {executor.submit(_call, *call): call for call in calls}
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _start(state, threads):
+    """In a new worker: the run and the results of the process that started it."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    use_threads(threads)
+    current, kept = pickle.loads(state)
+    runs.use(current)
+    for name, results in kept.items():
+        _kept.setdefault(name, {}).update(results)
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _call(function, arguments):
+    """In a worker: what a call returned, by which process, and what its run notes."""
+    result = function(*arguments)
+    # bytes, as PyTorch would pass tensors by files that end with this process
+    return pickle.dumps((result, os.getpid(), runs.current().report()))
+
+
+def _progress(done, total):
+    from tqdm import tqdm
+    return tqdm(done, "trainings", total, leave=False,
+                disable=not sys.stderr.isatty())
