@@ -113,7 +113,15 @@ def test_header(name, read):
     for key in ("name", "idea", "demo", "time"):
         assert header[key], f"the header has no {key}"
         assert not re.search(r"\b(TIME|TODO|TBD|FIXME|XXX)\b|\?\?", header[key])
-    assert re.search(r"\d.* on ", header["time"]), "say how long on what"
+
+
+@every_module
+def test_header_time(name, read):
+    """That of the latest default demo, within a factor of 1.5."""
+    stated = re.match(r"about ([\d.]+) s on \d+ CPU cores", read[name]["header"]["time"])
+    assert stated, "say 'about N s on 2 CPU cores'"
+    took = results.read(ROOT / f"static/results/{name}.json")["demo"]["seconds"]
+    assert took / 1.5 <= float(stated[1]) <= 1.5 * took, f"the demo took {took:.0f} s"
 
 
 @every_module
