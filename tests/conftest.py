@@ -1,7 +1,10 @@
 """What all tests share: the environment, and what has passed in this run."""
 
 import os
+import runpy
 import shutil
+import signal
+import sys
 import threading
 from functools import partial
 from http.server import HTTPServer, SimpleHTTPRequestHandler
@@ -121,8 +124,28 @@ def one_line(error, *words):
         assert word in message
 
 
-def assert_same(ours, reference, what):
-    """Equal but for rounding: 1e-5 of the largest value, which is not zero."""
-    scale = reference.abs().max()
-    assert scale > 0, what
-    assert (ours - reference).abs().max() <= 1e-5 * scale, what
+@pytest.fixture(autouse=True)
+def seed():
+    """What a test draws is the same each time."""
+    import torch
+
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """script("resnet", "--quick"): what a module run as a script exits with."""
+    from lab import runs
+
+    monkeypatch.setattr(runs, "_current", None)
+    handler = signal.getsignal(signal.SIGINT)
+
+    def execute(module, *flags):
+        path = str(TESTS.parent / f"code/{module}.py")
+        monkeypatch.setattr(sys, "argv", [path, *map(str, flags)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(path, run_name="__main__")
+        return end.value.code
+
+    yield execute
+    signal.signal(signal.SIGINT, handler)
