@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from declared import facts
+from proofs import cited, node, place, proofs, references
 from lab import record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,31 +33,16 @@ console.log(JSON.stringify(Object.fromEntries(process.argv.slice(1).map(read))))
 every_deck = pytest.mark.parametrize("deck", DECKS)
 
 
-@cache
-def node(*words):
-    done = subprocess.run(["node", *words], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def references(deck=None):
-    """All references of one deck, or of all."""
-    found = node("slides/engine/references.mjs", "--json")
-    return [each for each in found if not deck or each["deck"] == f"slides/{deck}"]
-
-
-def place(reference):
-    return "{deck}:{line}".format(**reference)
-
-
 @every_deck
-def test_every_reference_resolves(deck, run):
+def test_every_reference_resolves(deck, record_property):
     found = references(deck)
     wrong = [f"{place(each)}: {each.get('target', '')}: {each['error']}"
              for each in found if not each["ok"]]
     assert not wrong, "\n" + "\n".join(wrong)
-    run.notes += [f"{place(each)}: stale, measured by older code: {each['target']}"
-                  for each in found if each.get("stale")]
+    for each in found:
+        if each.get("stale"):
+            record_property("note", f"{place(each)}: stale, measured by older code: "
+                                    f"{each['target']}")
 
 
 @every_deck
@@ -118,20 +104,11 @@ def cells(name):
             for source in sources if source.startswith(guard)]
 
 
-@pytest.mark.last
-def test_every_proof_has_passed(run):
-    """In a run of all tests; in others, the tests that decks cite are there."""
-    proofs = [each for each in references() if each["kind"] == "proof" and each["ok"]]
-    tests = run.tests if run.is_whole else collect({each["file"] for each in proofs})
-    wrong = []
-    for proof in proofs:
-        cited = {test for test in tests  # without parameters it stands for all of them
-                 if test == proof["target"] or test.startswith(f"{proof['target']}[")}
-        if not cited:
-            wrong.append(f"{place(proof)}: there is no test {proof['target']}")
-        elif run.is_whole:
-            wrong += [f"{place(proof)}: {test} did not pass in this run"
-                      for test in sorted(cited - run.passed)]
+def test_every_test_that_a_deck_cites_is_there():
+    """That it passes, a whole run says at its end."""
+    tests = collect({each["file"] for each in proofs()})
+    wrong = [f"{place(proof)}: there is no test {proof['target']}"
+             for proof in proofs() if not cited(proof, tests)]
     assert not wrong, "\n" + "\n".join(wrong)
 
 

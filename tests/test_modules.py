@@ -118,7 +118,8 @@ def test_header(name, read):
 @every_module
 def test_header_time(name, read):
     """That of the latest default demo, within a factor of 1.5."""
-    stated = re.match(r"about ([\d.]+) s on \d+ CPU cores", read[name]["header"]["time"])
+    time = read[name]["header"]["time"]
+    stated = re.match(r"about ([\d.]+) s on \d+ CPU cores", time)
     assert stated, "say 'about N s on 2 CPU cores'"
     took = results.read(ROOT / f"static/results/{name}.json")["demo"]["seconds"]
     assert took / 1.5 <= float(stated[1]) <= 1.5 * took, f"the demo took {took:.0f} s"
