@@ -35,9 +35,15 @@ class Forks:
         return self.ask(cells=cells, cwd=cwd,
                         environment=environment | {"IPYTHONDIR": self.folder})
 
+    @property
+    def trainings(self):
+        """Of the latest script: the calls that it had precomputed, and those it made."""
+        return [set(calls) for calls in json.loads(
+            (self.folder / "trainings").read_text("utf-8"))]
+
     def ask(self, **request):
         files = [self.folder / "stdout", self.folder / "stderr"]
-        request |= {"files": files}
+        request |= {"files": files, "trainings": self.folder / "trainings"}
         print(json.dumps(request, default=str), file=self.server.stdin, flush=True)
         status = int(self.server.stdout.readline())
         return subprocess.CompletedProcess(
@@ -69,6 +75,20 @@ def prepare(cwd, environment, files):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         stream.reconfigure(encoding=environment.get("PYTHONIOENCODING"),
                            errors=stream.errors)
+
+
+def run_script(path, file):
+    """Run a script; note which calls it has precomputed, and which it makes."""
+    from lab import parallel
+
+    asked = []
+    parallel.precompute = lambda calls: asked.extend(
+        f"{function.__name__}{function.key_of(*arguments)}"
+        for function, *arguments in calls)
+    runpy.run_path(path, run_name="__main__")
+    made = [f"{name.rpartition('.')[2]}{key}" for name, kept in parallel._kept.items()
+            for key in kept]
+    Path(file).write_text(json.dumps([asked, made]), "utf-8")
 
 
 def run_cells(cells):
@@ -105,4 +125,4 @@ if __name__ == "__main__":
     else:
         path = Path(request["cwd"], request["path"])
         sys.argv, sys.path[0] = [request["path"], *request["flags"]], str(path.parent)
-        runpy.run_path(request["path"], run_name="__main__")
+        run_script(request["path"], request["trainings"])

@@ -236,6 +236,9 @@ def test_quick_run(name, project, forks):
         assert isinstance(value, (int, float)) and math.isfinite(value)
     for figure in figures:
         assert blank(figure) is None, blank(figure)
+    precomputed, made = forks.trainings
+    if precomputed:
+        assert precomputed == made, "precompute() has other trainings than the cells"
 
 
 @every_module
