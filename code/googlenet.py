@@ -345,7 +345,7 @@ class Settings(cli.ImageSettings):
     weight_decay: float = 5e-4
     augment: bool = False
     size: int = 32
-    stride: int = cli.flag(2, "of the first convolution")
+    stride: int = cli.flag(2, "stride of the first convolution")
     width: float = cli.flag(1 / 8, "share of table 1's channels", above=0)
     kinds: tuple[str, ...] = cli.flag(
         ("naive", "thin", "reduced"), "networks compared", choices=tuple(KINDS))

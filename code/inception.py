@@ -447,7 +447,7 @@ class Settings(cli.ImageSettings):
     weight_decay: float = 5e-4
     augment: bool = False
     size: int = 32
-    stride: int = cli.flag(2, "of the first convolution")
+    stride: int = cli.flag(2, "stride of the first convolution")
     width: int = 8
     depth: int = cli.flag(1, "blocks at each size of the maps")
     variants: tuple[str, ...] = cli.flag(

@@ -256,13 +256,18 @@ class Settings(cli.ImageSettings):
     batch_size: int = 128
     lr: float = 0.05                      # paper: 0.1
     milestones: tuple[float, ...] = cli.flag(
-        (), "shares of the epochs after which the rate falls to a tenth")
+        (), "shares of the epochs after which the rate falls to a tenth", most=1)
     weight_decay: float = 1e-4
     augment: bool = False
     size: int = 8                         # paper: 32
     width: int = 8                        # paper: 16
-    depths: tuple[int, ...] = cli.flag((56, 20), "layers of the networks", least=8)
+    depths: tuple[int, ...] = cli.flag((56, 20), "layers, 6n + 2", least=8)
     runs: int = 3
+
+    def __post_init__(self):
+        for depth in self.depths:
+            if depth % 6 != 2:
+                raise ValueError(f"--depths {depth} is not 6n + 2, such as 20 or 56")
 
 
 SETTINGS = {
@@ -412,7 +417,7 @@ if __name__ == "__main__":
 # %% One picture through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model = trained(20, False, args, args.seed).model
+    model = trained(args.depths[-1], False, args, args.seed).model
     figures.save(figures.feature_maps(
         model, test[3][0], ["conv1", "layer1", "layer2", "layer3"]),
         "resnet-feature-maps")

@@ -427,10 +427,10 @@ class Settings(cli.Settings):
     num_heads: int = cli.flag(4, "attention heads")                        # paper: 8
     num_layers: int = cli.flag(1, "layers of the encoder, and of the decoder")    # 6
     dropout: float = 0.0                                                 # paper: 0.1
-    smoothing: float = cli.flag(0.1, "of the labels", most=1)
+    smoothing: float = cli.flag(0.1, "share of a label spread over all tokens", most=1)
     tokens: int | None = cli.flag(
         None, "byte pairs of the vocabulary; without, whole words", least=300)
-    longest: int = cli.flag(32, "tokens of a sentence; longer ones are cut", least=4)
+    longest: int = cli.flag(32, "tokens of a sentence; none is longer", least=4)
     metric: str = cli.flag("exact_match", "what chooses the best epoch",
                            choices=tuple(METRICS))
     beam: int = cli.flag(1, "hypotheses kept when the test set is translated")
@@ -544,7 +544,8 @@ def gradient_norms(norm_first, args, seed, num_layers=6):
     train, _, _ = text.load(args)
     tokenizer = text.vocabulary(
         [sentence for pair in train for sentence in pair], args.tokens)
-    source, target = text.Translations(train[:64], tokenizer, args.longest)[range(64)]
+    pairs = text.Translations(train.first(64), tokenizer, args.longest)
+    source, target = pairs[range(len(pairs))]
     model = Translator(
         tokenizer.get_vocab_size(), d_model=args.d_model, num_heads=args.num_heads,
         num_layers=num_layers, d_ff=4 * args.d_model, norm_first=norm_first,

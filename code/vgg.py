@@ -235,7 +235,7 @@ class Settings(cli.ImageSettings):
     weight_decay: float = 5e-4
     augment: bool = False
     # the digits are of 8x8 pixels: 16x16 lose little, and cost a quarter of 32x32
-    size: int = cli.flag(16, "height and width of the images, in pixels", least=4)
+    size: int = cli.flag(16, least=4)
     width: int = 16
     depths: tuple[int, ...] = cli.flag((7, 3), "3x3 convolutions in the middle")
     runs: int = 3

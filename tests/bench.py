@@ -35,21 +35,9 @@ import torch
 import torchvision
 
 ROOT = Path(__file__).parents[1]
-MODULES = sorted(path.stem for path in (ROOT / "code").glob("*.py"))
 sys.path.insert(0, str(ROOT / "code"))
 
-# Module, model, torchvision's name for it, its input.
-COUNTERPARTS = [
-    ("alexnet", "alexnet", "alexnet", (4, 3, 224, 224)),
-    ("vgg", "vgg16", "vgg16", (1, 3, 224, 224)),
-    ("vgg", "vgg16_bn", "vgg16_bn", (1, 3, 224, 224)),
-    ("googlenet", "googlenet", "googlenet", (2, 3, 224, 224)),
-    ("inception", "inception_v3", "inception_v3", (2, 3, 299, 299)),
-    ("resnet", "resnet18", "resnet18", (4, 3, 224, 224)),
-    ("resnet", "resnet50", "resnet50", (2, 3, 224, 224)),
-    ("convnext", "convnext_tiny", "convnext_tiny", (2, 3, 224, 224)),
-    ("vit", "vit_b_16", "vit_b_16", (1, 3, 224, 224)),
-]
+from declared import MODULES, references  # noqa: E402
 
 # The table -------------------------------------------------------------------
 
@@ -114,19 +102,19 @@ def describe_machine():
 
 def models():
     """Ours over torchvision's, with the same weights and input."""
-    for module, name, reference, shape in COUNTERPARTS:
-        slow = {"init_weights": False} if module in ("googlenet", "inception") else {}
-        theirs = torchvision.models.get_model(reference, **slow)
-        ours = getattr(importlib.import_module(module), name)()
+    for module, reference in references():
+        if not reference.timed:
+            continue
+        ours, theirs = reference.ours(module), reference.theirs()
         ours.load_state_dict(theirs.state_dict())
-        inputs = torch.randn(shape)
+        inputs = torch.randn(reference.timed, 3, reference.side, reference.side)
         for what, step, training, pairs in [
                 ("forward", forward, False, 30),
                 ("forward and backward", forward_and_backward, True, 20)]:
             ours.train(training), theirs.train(training)
             seconds = alternate(lambda: wall_time(step, ours, inputs),
                                 lambda: wall_time(step, theirs, inputs), pairs)
-            report(f"{name} over torchvision's, {what}", "x",
+            report(f"{reference.name} over torchvision's, {what}", "x",
                    seconds[0] / seconds[1], aim=1.05)
 
 
@@ -422,7 +410,7 @@ TRAININGS = """
 import json, time
 import lenet
 from lab import cli, live_output, training
-args = cli.arguments(digits={"epochs": 3, "batch_size": 32, "lr": 0.02})
+args = cli.begin({"digits": lenet.Settings(epochs=3)})
 seconds = [[], []]
 for pair in range(10):
     for i in [0, 1] if pair % 2 else [1, 0]:

@@ -1,7 +1,10 @@
 """What all tests share: the environment, and what has passed in this run."""
 
 import os
+import runpy
 import shutil
+import signal
+import sys
 import threading
 from functools import partial
 from http.server import HTTPServer, SimpleHTTPRequestHandler
@@ -9,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import proofs
+
 # Idle OpenMP threads would spin, and take the cores from all else that runs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers have two cores
 os.environ.pop("LAB_ARGS", None)  # the tests' own arguments, never the user's
 
 TESTS = Path(__file__).resolve().parent
@@ -22,48 +28,126 @@ CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-network
                   "--disable-component-update", "--disable-sync"]
 
 
-class Run:
-    """This run of pytest.
+# Files whose tests start kernels, browsers, servers or sandboxes: on two workers they
+# run one after another, so that none of them meets another.
+PROGRAMS = {f"test_{name}.py" for name in (
+    "browser", "commands", "exercises", "foreign_pages", "full_disk", "grade", "live",
+    "live_browser", "live_server", "review", "sandbox", "site", "submissions",
+    "tampering", "terminal")}
+# What `--module` looks at beside the module's own file.
+GENERIC = ["test_decks.py", "test_modules.py", "test_parity.py"]
 
-    tests holds the ids of its tests, passed of those that have passed so far;
-    is_whole says whether these are all there are; notes are printed at its end.
+
+class Run:
+    """This run of pytest: all tests have to pass that a whole run finds on slides.
+
+    is_whole says whether it has all tests; notes are printed at its end. Where workers
+    run the tests, this is the one that hears of them all.
     """
 
     def __init__(self, config):
-        self.tests, self.passed, self.notes = set(), set(), []
-        folder, options = config.invocation_params.dir, config.option
-        asked = {(folder / argument).resolve() for argument in config.args}
-        self.is_whole = bool(asked & {TESTS, TESTS.parent}) and not (
-            options.lf or options.ignore or options.ignore_glob)
+        self.tests, self.passed, self.notes, self.unproven = set(), set(), [], []
+        self.is_whole = is_whole(config)
 
-    def pytest_deselected(self, items):
-        self.is_whole = False
-
-    @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):
         self.tests = {item.nodeid for item in items}
-        items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+    def pytest_xdist_node_collection_finished(self, ids):
+        self.tests = set(ids)
 
     def pytest_runtest_logreport(self, report):
         if report.when == "call" and report.passed:
             self.passed.add(report.nodeid)
         elif report.failed:
             self.passed.discard(report.nodeid)
+        if report.when == "teardown":
+            self.notes += [text for key, text in report.user_properties
+                           if key == "note"]
+
+    def pytest_sessionfinish(self, session):
+        if self.is_whole and not session.config.option.collectonly:
+            self.unproven = proofs.unproven(self.tests, self.passed)
+            if self.unproven:
+                session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter):
-        if self.notes:
-            terminalreporter.section("to know")
-            for note in self.notes:
-                terminalreporter.line(note)
+        for title, lines in [("to know", self.notes),
+                             ("proofs on slides that did not pass", self.unproven)]:
+            if lines:
+                terminalreporter.section(title)
+                terminalreporter.write_line("\n".join(lines))
+
+
+def is_whole(config):
+    """Whether this run has all tests."""
+    folder, options = config.invocation_params.dir, config.option
+    asked = {(folder / argument).resolve() for argument in config.args}
+    return bool(asked & {TESTS, TESTS.parent}) and not (
+        options.lf or options.ignore or options.ignore_glob or options.deselect
+        or options.keyword or options.markexpr or options.module)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--module", metavar="NAME", help="only what tests code/NAME.py: "
+                     "its own tests, what every module must do, its slides")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """A whole run takes two workers: one has the programs, the other what computes."""
+    name = config.option.module
+    modules = sorted(path.stem for path in TESTS.parent.glob("code/*.py"))
+    if name and name not in modules:
+        raise pytest.UsageError(f"there is no module code/{name}.py; there is "
+                                f"{', '.join(modules)}")
+    if is_whole(config) and config.option.numprocesses is None:
+        config.option.numprocesses = min(2, len(os.sched_getaffinity(0)))
 
 
 def pytest_configure(config):
-    config.pluginmanager.register(Run(config), "run")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Run(config), "run")
 
 
-@pytest.fixture(scope="session")
-def run(pytestconfig):
-    return pytestconfig.pluginmanager.get_plugin("run")
+def pytest_ignore_collect(collection_path, config):
+    name = config.option.module
+    if name and collection_path.suffix == ".py" and collection_path.name not in [
+            f"test_{name}.py", *GENERIC]:
+        return True
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Programs first, as they take longest; of a module only what is about it."""
+    items.sort(key=lambda item: item.path.name not in PROGRAMS)
+    if config.option.module:
+        left_out = [item for item in items if not is_about(item, config.option.module)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def is_about(item, name):
+    """Whether a test looks at a module: by its file, name, figure or deck."""
+    if item.path.name == f"test_{name}.py":
+        return True
+    values = item.callspec.params if hasattr(item, "callspec") else {}
+    return bool(values) and (
+        name in (values.get("name"), values.get("module"))
+        or item.callspec.id.startswith((f"{name}.", name.replace("_", "-") + "-"))
+        or values.get("deck") in proofs.decks_of(name))
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests on one worker, and those of all programs."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = Path(nodeid.partition("::")[0]).name
+            return "programs" if file in PROGRAMS else file
+
+    config.option.loadscopereorder = False
+    return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -121,8 +205,28 @@ def one_line(error, *words):
         assert word in message
 
 
-def assert_same(ours, reference, what):
-    """Equal but for rounding: 1e-5 of the largest value, which is not zero."""
-    scale = reference.abs().max()
-    assert scale > 0, what
-    assert (ours - reference).abs().max() <= 1e-5 * scale, what
+@pytest.fixture(autouse=True)
+def seed():
+    """What a test draws is the same each time."""
+    import torch
+
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """script("resnet", "--quick"): what a module run as a script exits with."""
+    from lab import runs
+
+    monkeypatch.setattr(runs, "_current", None)
+    handler = signal.getsignal(signal.SIGINT)
+
+    def execute(module, *flags):
+        path = str(TESTS.parent / f"code/{module}.py")
+        monkeypatch.setattr(sys, "argv", [path, *map(str, flags)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(path, run_name="__main__")
+        return end.value.code
+
+    yield execute
+    signal.signal(signal.SIGINT, handler)

@@ -1,18 +1,28 @@
 """AlexNet held against what its paper and torchvision state."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 import alexnet
+from declared import Case, Reference, images
 from lab import measure
 
 SMALL = {"channels": (8, 16, 16, 16, 16), "hidden_size": 32}
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+CASES = {
+    "AlexNet": Case(partial(alexnet.AlexNet, num_classes=10, hidden_size=64),
+                    partial(images, channels=3, size=64)),
+    "AlexNetOriginal": Case(
+        partial(alexnet.AlexNetOriginal, num_classes=10, hidden_size=64,
+                channels=(8, 16, 16, 16, 16)), partial(images, channels=3, size=227)),
+    "SmallAlexNet": Case(alexnet.SmallAlexNet, partial(images, channels=3, size=32)),
+    "SmallAlexNet tanh": Case(
+        partial(alexnet.SmallAlexNet, activation=nn.Tanh, dropout=0.5),
+        partial(images, channels=3, size=32)),
+}
+REFERENCES = [Reference("alexnet", size=96, published=True, timed=4)]
 
 
 @pytest.fixture(scope="module")

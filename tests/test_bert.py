@@ -1,10 +1,7 @@
 """BERT held against Hugging Face's, its paper and checkpoints as published."""
 
 import json
-import runpy
-import signal
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
@@ -12,20 +9,41 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import bert
-from conftest import assert_same
-from lab import UserError, measure, runs
+from declared import Case
+from identical import assert_identical
+from lab import UserError, measure
 
-SCRIPT = Path(__file__).resolve().parents[1] / "code/bert.py"
 SMALL = {"vocab_size": 40, "hidden_size": 24, "num_hidden_layers": 3,
          "num_attention_heads": 4, "intermediate_size": 48,
          "max_position_embeddings": 16}
 WORDS = [*bert.SPECIAL, *"the soup was cold warm never a film plot new york".split(),
          "##s", "##er", "paris", "Paris", "."]
+TINY = bert.BertConfig(
+    vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+    intermediate_size=32, max_position_embeddings=8, initializer_range=0.1)
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+def random_words(target, samples=4, length=8):
+    """Random words, all there, two texts a row: ((ids, mask, texts), target(ids))."""
+    ids = torch.randint(1, TINY.vocab_size, (samples, length))
+    texts = (torch.arange(length) > 4).long().expand_as(ids)
+    return (ids, torch.ones_like(ids), texts), target(ids)
+
+
+def pretraining_loss(output, target):
+    scores, follows = output
+    return bert.pretraining_loss(scores.flatten(0, 1), target.flatten(), follows,
+                                 target[:, 0] % 2)
+
+
+CASES = {
+    "BertForPreTraining": Case(partial(bert.BertForPreTraining, TINY),
+                               partial(random_words, lambda ids: ids),
+                               pretraining_loss),
+    "BertForSequenceClassification": Case(
+        partial(bert.BertForSequenceClassification, TINY),
+        partial(random_words, lambda ids: ids[:, 0] % 2)),
+}
 
 
 def reference(kind="ForPreTraining", **options):
@@ -50,45 +68,25 @@ def inputs(batch=3, length=12):
 
 MODELS = {
     "BertForPreTraining": (
-        lambda: bert.BertForPreTraining(bert.BertConfig(**SMALL)), "ForPreTraining",
-        lambda found: (found.prediction_logits, found.seq_relationship_logits)),
+        "ForPreTraining",
+        lambda output: (output.prediction_logits, output.seq_relationship_logits)),
     "BertModel": (
-        lambda: bert.BertModel(bert.BertConfig(**SMALL)), "Model",
-        lambda found: (found.last_hidden_state, found.pooler_output)),
+        "Model", lambda output: (output.last_hidden_state, output.pooler_output)),
     "BertForSequenceClassification": (
-        lambda: bert.BertForSequenceClassification(bert.BertConfig(**SMALL)),
-        "ForSequenceClassification", lambda found: (found.logits,)),
+        "ForSequenceClassification", lambda output: output.logits),
 }
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_identical(name, training):
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "unmasked"])
+def test_identical(name, masked):
     """Same parameters by name, outputs and gradients as Hugging Face's."""
-    build, kind, outputs_of = MODELS[name]
-    ours, theirs = build(), reference(kind)
-    ours.load_state_dict(theirs.state_dict(), strict=True)
-    batch = inputs()
-    for given in (batch, {"input_ids": batch["input_ids"]}):
-        found = {}
-        for model in (ours, theirs):
-            torch.manual_seed(1)  # the same dropout
-            model.train(training).zero_grad()
-            output = model(**given)
-            if model is theirs:
-                output = outputs_of(output)
-            found[model] = output if isinstance(output, tuple) else (output,)
-            sum(part.mul(torch.randn(part.shape)).sum()
-                for part in found[model]).backward()
-        for part, expected in zip(found[ours], found[theirs], strict=True):
-            assert_same(part, expected, "output")
-        gradients = {key: p.grad for key, p in theirs.named_parameters()}
-        assert gradients.keys() == dict(ours.named_parameters()).keys()
-        for key, parameter in ours.named_parameters():
-            if key.endswith("self.key.bias"):  # softmax does not change with it
-                assert parameter.grad.abs().max() < 1e-4
-            elif gradients[key] is not None:
-                assert_same(parameter.grad, gradients[key], f"gradient of {key}")
+    kind, outputs_of = MODELS[name]
+    ours, theirs = getattr(bert, name)(bert.BertConfig(**SMALL)), reference(kind)
+    ids, *rest = inputs().values()
+    assert_identical(  # a key's bias adds the same to all scores of a softmax
+        ours, theirs, ids, *(rest if masked else []),
+        call=lambda *given: outputs_of(theirs(*given)), idle=["self.key.bias"])
 
 
 def test_tied():
@@ -296,45 +294,34 @@ def test_old_names(checkpoint):
 
 
 @pytest.fixture
-def script(tmp_path, monkeypatch):
-    """Run the module on a sentence; returns the message with which it ends."""
-    monkeypatch.setattr(runs, "_current", None)
-    handler = signal.getsignal(signal.SIGINT)
-
-    def run(name, sentence="the soup was [MASK] ."):
-        monkeypatch.setattr(sys, "argv", [
-            str(SCRIPT), "--weights", str(name), "--text", sentence, "--out",
-            str(tmp_path / "out")])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        return end.value.code
-
-    yield run
-    signal.signal(signal.SIGINT, handler)
+def complete(script, tmp_path):
+    """Let the module fill a sentence's gaps by weights; the message it ends with."""
+    return lambda weights, sentence="the soup was [MASK] .": script(
+        "bert", "--weights", weights, "--text", sentence, "--out", tmp_path / "out")
 
 
-def test_script(script, checkpoint, capsys):
+def test_script(complete, checkpoint, capsys):
     """It prints the five best words with their probabilities."""
     folder, theirs = checkpoint()
-    assert not script(folder)
+    assert not complete(folder)
     printed = capsys.readouterr().out
     for word, probability in best_words(theirs, folder, "the soup was [MASK] .")[0]:
         assert f"{probability:6.1%}  {word}\n" in printed
 
 
-def fails(script, name, *words, **options):
+def fails(complete, name, *words, **options):
     """The script ends with one line that has these words."""
-    message = script(name, **options)
+    message = complete(name, **options)
     assert isinstance(message, str) and "\n" not in message, message
     for word in words:
         assert str(word) in message, message
 
 
 @pytest.mark.parametrize("file", bert.FILES)
-def test_missing_file(file, script, checkpoint):
+def test_missing_file(file, complete, checkpoint):
     folder, _ = checkpoint()
     (folder / file).unlink()
-    fails(script, folder, folder / file, "missing")
+    fails(complete, folder, folder / file, "missing")
 
 
 @pytest.mark.parametrize("file, content", [
@@ -342,17 +329,17 @@ def test_missing_file(file, script, checkpoint):
     ("config.json", b'{"hidden_size": "wide"}'), ("model.safetensors", b""),
     ("model.safetensors", b"<html>"), ("vocab.txt", b"\xff\xfe\x00"),
     ("tokenizer_config.json", b"no")])
-def test_corrupt_file(file, content, script, checkpoint):
+def test_corrupt_file(file, content, complete, checkpoint):
     folder, _ = checkpoint()
     (folder / file).write_bytes(content)
-    fails(script, folder, folder / file, "corrupt")
+    fails(complete, folder, folder / file, "corrupt")
 
 
-def test_truncated_weights(script, checkpoint):
+def test_truncated_weights(complete, checkpoint):
     folder, _ = checkpoint()
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    fails(script, folder, file, "corrupt")
+    fails(complete, folder, file, "corrupt")
 
 
 @pytest.mark.parametrize("change, words", [
@@ -361,49 +348,49 @@ def test_truncated_weights(script, checkpoint):
     ({"vocab_size": 20}, ["(21, 24)", "(20, 24)"]),
     ({"model_type": "distilbert"}, ["not BERT's", "distilbert"]),
     ({"hidden_act": "relu"}, ["not BERT's", "relu"])])
-def test_another_shape(change, words, script, checkpoint):
+def test_another_shape(change, words, complete, checkpoint):
     folder, _ = checkpoint()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
-    fails(script, folder, folder, *words)
+    fails(complete, folder, folder, *words)
 
 
-def test_no_head(script, checkpoint):
+def test_no_head(complete, checkpoint):
     """A BertModel has read, but does not say which word is missing."""
     folder, _ = checkpoint(kind="Model")
-    fails(script, folder, "has no bert.embeddings")
+    fails(complete, folder, "has no bert.embeddings")
 
 
-def test_more_words_than_places(script, checkpoint):
+def test_more_words_than_places(complete, checkpoint):
     folder, _ = checkpoint()
     with open(folder / "vocab.txt", "a") as file:
         file.write("more\nwords\n")
-    fails(script, folder, folder / "vocab.txt", len(WORDS) + 2, len(WORDS))
+    fails(complete, folder, folder / "vocab.txt", len(WORDS) + 2, len(WORDS))
 
 
-def test_no_network(script, hub):
-    fails(script, "nobody/nothing", "nobody/nothing", "cache", "cannot be fetched")
+def test_no_network(complete, hub):
+    fails(complete, "nobody/nothing", "nobody/nothing", "cache", "cannot be fetched")
 
 
-def test_part_of_a_download(script, hub, checkpoint):
+def test_part_of_a_download(complete, hub, checkpoint):
     folder, _ = checkpoint(cached(hub, "tiny/bert"))
     (folder / "model.safetensors").unlink()
-    fails(script, "tiny/bert", "tiny/bert", "cannot be fetched")
+    fails(complete, "tiny/bert", "tiny/bert", "cannot be fetched")
 
 
-def test_bad_name(script, hub):
-    fails(script, "no such/na me", "no such/na me", "cannot be fetched")
+def test_bad_name(complete, hub):
+    fails(complete, "no such/na me", "no such/na me", "cannot be fetched")
 
 
-def test_no_gap(script, checkpoint):
-    fails(script, checkpoint()[0], "no [MASK]", "the soup", sentence="the soup")
+def test_no_gap(complete, checkpoint):
+    fails(complete, checkpoint()[0], "no [MASK]", "the soup", sentence="the soup")
 
 
-def test_too_long(script, checkpoint):
+def test_too_long(complete, checkpoint):
     """16 places: [CLS] and [SEP] leave 14."""
     folder, _ = checkpoint()
-    assert not script(folder, sentence="soup " * 13 + "[MASK]")
-    fails(script, folder, "17 pieces", "16", sentence="soup " * 14 + "[MASK]")
+    assert not complete(folder, sentence="soup " * 13 + "[MASK]")
+    fails(complete, folder, "17 pieces", "16", sentence="soup " * 14 + "[MASK]")
 
 
 def test_fill_needs_no_labels():

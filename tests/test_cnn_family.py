@@ -1,6 +1,6 @@
 """The contest gives each network the same time and trains it as the others."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,12 +13,12 @@ from lab import measure
 
 @pytest.fixture
 def args(monkeypatch):
-    """Arguments for a data set of 64 + 32 random pictures, 8 of them a step."""
+    """Settings for a data set of 64 + 32 random images, 8 of them a step."""
     sets = [TensorDataset(torch.randn(n, 3, 8, 8), torch.arange(n) % 10)
             for n in (64, 32)]
     monkeypatch.setattr("lab.data.load", lambda args, size: sets)
-    return SimpleNamespace(budget=300, batch_size=8, size=8, seed=0, quick=False,
-                           augment=True, resume=False, device=torch.device("cpu"))
+    return replace(cnn_family.SETTINGS["cifar10"], batch_size=8,
+                   device=torch.device("cpu"))
 
 
 def tiny(in_channels):
@@ -37,7 +37,7 @@ def test_as_many_epochs_as_fit(args, monkeypatch):
     monkeypatch.setattr(cnn_family, "trained", trained)
     _, seconds, epochs = cnn_family.result.__wrapped__("resnet", args)
     assert asked == [1, 4, 75] and (seconds, epochs) == (300, 75)
-    args.budget = 1
+    args = replace(args, budget=1)
     assert cnn_family.result.__wrapped__("resnet", args)[2] == 1
 
 

@@ -598,7 +598,7 @@ def test_site_works_below_any_path_and_asks_no_other_host(ready, browser):
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.goto(address)
         page.locator("a[href='cnn.html']").click()
-        page.wait_for_function("window.Reveal?.isReady()")
+        page.wait_for_function("() => window.Reveal?.isReady()")
         assert page.url.startswith(address + "cnn.html")
         page.close()
         server.shutdown()

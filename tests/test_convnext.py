@@ -10,12 +10,20 @@ from torchvision.models.convnext import CNBlock as ReferenceBlock
 
 import convnext
 import resnet
+from declared import Case, Reference, images
 from lab import measure
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+CASES = {
+    "ConvNeXt": Case(
+        partial(convnext.ConvNeXt, (1, 2), (8, 16), drop_probability=0.1,
+                num_classes=10), partial(images, channels=3, size=32)),
+    "RoadNet": Case(partial(convnext.road_network, "kernel", width=8),
+                    partial(images, channels=3, size=32)),
+}
+# Several samples: some must survive stochastic depth.
+REFERENCES = [Reference("convnext_tiny", size=32, samples=8, published=True, timed=2),
+              *(Reference(f"convnext_{name}", size=32, samples=8)
+                for name in ("small", "base", "large"))]
 
 
 @pytest.mark.parametrize("name, millions, billions", [

@@ -1,21 +1,21 @@
 """Every claim of every deck: it resolves, its number is right, its code runs."""
 
-import importlib
 import json
-import os
 import re
 import subprocess
 import sys
+import textwrap
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from declared import facts
+from proofs import cited, node, place, proofs, references
 from lab import record
 
 ROOT = Path(__file__).resolve().parents[1]
 DECKS = sorted(path.name for path in ROOT.glob("slides/*.md"))
-MODULES = sorted(path.stem for path in ROOT.glob("code/*.py"))
 READ_DECKS = """
 import { readFileSync } from "node:fs";
 import { readDeck } from "./slides/engine/deck.mjs";
@@ -29,57 +29,20 @@ const read = (name) => {
 };
 console.log(JSON.stringify(Object.fromEntries(process.argv.slice(1).map(read))));
 """
-# Like a slide: the module's definitions, args from $LAB_ARGS, then one cell, each in
-# a namespace of its own. Standard input: [[where, code of the cell], ...].
-RUN_CELLS = """
-import importlib, json, sys, traceback
-module, arguments, cells = json.load(sys.stdin)
-names = dict(vars(importlib.import_module(module)))
-exec(arguments, names)
-status = 0
-for where, code in cells:
-    try:
-        exec(compile(code, where, "exec"), dict(names))
-    except BaseException:
-        print(f"{where} does not run by itself", file=sys.stderr)
-        traceback.print_exc(limit=-2)
-        status = 1
-raise SystemExit(status)
-"""
 
 every_deck = pytest.mark.parametrize("deck", DECKS)
 
 
-@cache
-def node(*words):
-    done = subprocess.run(["node", *words], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def references(deck=None):
-    """All references of one deck, or of all."""
-    found = node("slides/engine/references.mjs", "--json")
-    return [each for each in found if not deck or each["deck"] == f"slides/{deck}"]
-
-
-def place(reference):
-    return "{deck}:{line}".format(**reference)
-
-
-@cache
-def facts(name):
-    return importlib.import_module(name).facts()
-
-
 @every_deck
-def test_every_reference_resolves(deck, run):
+def test_every_reference_resolves(deck, record_property):
     found = references(deck)
     wrong = [f"{place(each)}: {each.get('target', '')}: {each['error']}"
              for each in found if not each["ok"]]
     assert not wrong, "\n" + "\n".join(wrong)
-    run.notes += [f"{place(each)}: stale, measured by older code: {each['target']}"
-                  for each in found if each.get("stale")]
+    for each in found:
+        if each.get("stale"):
+            record_property("note", f"{place(each)}: stale, measured by older code: "
+                                    f"{each['target']}")
 
 
 @every_deck
@@ -122,54 +85,30 @@ def test_recorded_outputs_are_of_the_code_as_it_is():
             assert (ROOT / f"static/img/{figure}.svg").exists()
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_shown_cells_run_by_themselves(name, tmp_path):
-    cells = {each["symbol"]: [place(each), each["code"]] for each in references()
-             if each["kind"] == "cell" and each["ok"] and each["module"] == name}
-    wrong = run_cells(name, arguments_of(name), list(cells.values()), tmp_path)
-    assert not wrong, wrong
+@every_deck
+def test_shown_cells_are_those_of_the_notebook(deck):
+    """Line by line: test_modules runs the notebooks, and finds what leans on others."""
+    wrong = [place(each) for each in references(deck)
+             if each["kind"] == "cell" and each["ok"]
+             and each["code"] not in cells(each["module"])]
+    assert not wrong, f"no such cell: {', '.join(wrong)}"
 
 
-def arguments_of(name):
-    """The code of the module's cell "Arguments"."""
-    text = (ROOT / f"code/{name}.py").read_text("utf-8")
+@cache
+def cells(name):
+    """The code of a module's demo cells, from under their guard."""
+    import jupytext
     guard = 'if __name__ == "__main__":\n'
-    cell = text.split(f"# %% Arguments\n{guard}")[1].split("\n# %%")[0]
-    return f"if True:\n{cell}\n"
+    sources = [cell.source for cell in jupytext.read(ROOT / f"code/{name}.py").cells]
+    return [textwrap.dedent(source.removeprefix(guard)).strip()
+            for source in sources if source.startswith(guard)]
 
 
-def run_cells(name, arguments, cells, folder):
-    """What goes wrong when the module's cells run as on a slide."""
-    environment = {**os.environ, "LAB_ARGS": "--quick",
-                   "PYTHONPATH": str(ROOT / "code")}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_CELLS], cwd=folder, env=environment, text=True,
-        input=json.dumps([name, arguments, cells]), capture_output=True)
-    written = [str(path) for path in folder.rglob("*")]
-    return "\n".join([done.stderr] * (done.returncode != 0) + written)
-
-
-def test_a_cell_that_leans_on_another_is_found(tmp_path):
-    first, second = ["a.md:1", "left = F.relu"], ["a.md:2", "print(left, args.quick)"]
-    wrong = run_cells("lenet", arguments_of("lenet"), [first, second], tmp_path)
-    assert "a.md:2" in wrong and "'left' is not defined" in wrong
-    assert "a.md:1" not in wrong
-
-
-@pytest.mark.last
-def test_every_proof_has_passed(run):
-    """In a run of all tests; in others, the tests that decks cite are there."""
-    proofs = [each for each in references() if each["kind"] == "proof" and each["ok"]]
-    tests = run.tests if run.is_whole else collect({each["file"] for each in proofs})
-    wrong = []
-    for proof in proofs:
-        cited = {test for test in tests  # without parameters it stands for all of them
-                 if test == proof["target"] or test.startswith(f"{proof['target']}[")}
-        if not cited:
-            wrong.append(f"{place(proof)}: there is no test {proof['target']}")
-        elif run.is_whole:
-            wrong += [f"{place(proof)}: {test} did not pass in this run"
-                      for test in sorted(cited - run.passed)]
+def test_every_test_that_a_deck_cites_is_there():
+    """That it passes, a whole run says at its end."""
+    tests = collect({each["file"] for each in proofs()})
+    wrong = [f"{place(proof)}: there is no test {proof['target']}"
+             for proof in proofs() if not cited(proof, tests)]
     assert not wrong, "\n" + "\n".join(wrong)
 
 

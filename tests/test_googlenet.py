@@ -9,6 +9,7 @@ import torchvision
 from torch import nn
 
 import googlenet
+from declared import Case, Reference, images
 from lab import measure
 
 IMAGE = (1, 3, 224, 224)
@@ -24,9 +25,28 @@ OTHER_PARAMETERS = {"conv1", "4a", "4c", "4d", "4e", "5a", "5b"}
 OTHER_MULTIPLY_ADDS = {"conv1", "4a", "5a"}
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+def inceptions(network):
+    table = {name: [n // 8 for n in widths]
+             for name, widths in googlenet.TABLE1.items()}
+    return Case(partial(network, num_classes=10, table=table),
+                partial(images, channels=3, size=64), googlenet.googlenet_loss)
+
+
+def small(loss=F.cross_entropy, **options):
+    return Case(
+        partial(googlenet.SmallGoogLeNet, 1, width=1 / 8, stride=2, **options),
+        partial(images, channels=1, size=32), loss)
+
+
+CASES = {
+    "GoogLeNet": inceptions(googlenet.GoogLeNet),
+    "GoogLeNetPaper": inceptions(googlenet.GoogLeNetPaper),
+    "SmallGoogLeNet": small(),
+    "SmallGoogLeNet heads": small(googlenet.googlenet_loss, aux_logits=True),
+    "SmallGoogLeNet naive": small(block=googlenet.NaiveInception),
+}
+REFERENCES = [Reference("googlenet", size=96, options={"init_weights": False},
+                        counted={"aux_logits": False}, published=True, timed=2)]
 
 
 @pytest.fixture

@@ -1,18 +1,17 @@
 """Grad-CAM against its formula, and what the demo covers."""
 
+from functools import partial
 from types import SimpleNamespace
 
-import pytest
 import torch
 from torch import nn
 
 import grad_cam
+from declared import Case, images
 from lab import data
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+CASES = {"SmallNetwork": Case(partial(grad_cam.SmallNetwork, 1, widths=(4, 8, 8)),
+                              partial(images, channels=1, size=8))}
 
 
 def test_equals_the_formula():

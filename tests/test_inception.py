@@ -1,17 +1,31 @@
 """Inception v3: factors of a convolution, grids halved, smoothed labels."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import inception
+from declared import Case, Reference, images
 from lab import measure
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+CASES = {
+    "Inception3": Case(
+        partial(inception.Inception3, num_classes=10, aux_logits=False),
+        partial(images, channels=3, size=75)),
+    "InceptionAux": Case(partial(inception.InceptionAux, 8, num_classes=10),
+                         partial(images, channels=8, size=17)),
+    "SmallInception": Case(partial(inception.SmallInception, 1, width=4),
+                           partial(images, channels=1, size=16)),
+    "SmallInception 5x5": Case(
+        partial(inception.SmallInception, 1, width=4, large=inception.conv5x5,
+                reduction=inception.pool_first), partial(images, channels=1, size=16)),
+}
+# Two samples: batch norm of one position needs them.
+REFERENCES = [Reference("inception_v3", size=299, samples=2,
+                        options={"init_weights": False}, published=True, timed=2)]
 
 
 def cost(build, shape):

@@ -92,6 +92,13 @@ def test_every_field_is_a_flag(begin, capsys):
         assert words in said
 
 
+def test_help_has_the_defaults_of_the_data_set(begin, capsys):
+    with pytest.raises(SystemExit):
+        begin("--help", "--data", "mnist")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "learning rate (default 0.1)" in said and "(default digits)" in said
+
+
 def test_settings_are_values(begin):
     """Equal ones are one key of a cache, changed ones another."""
     args = begin()
@@ -128,7 +135,7 @@ def test_the_command_has_what_changes_the_result(begin, flags, command):
     (["--epochs", "0"], "'0' is not a whole number from 1 up"),
     (["--epochs", "²"], "not a whole number"), (["--batch-size", "x"], "'x'"),
     (["--lr", "nan"], "'nan' is not a number above 0"), (["--lr", "-1"], "above 0"),
-    (["--seed", "99999999999"], "whole number"), (["--device", "tpu"], "'auto', 'cpu'"),
+    (["--seed", "99999999999"], "is not a whole number from 0 to 4294967295"), (["--device", "tpu"], "'auto', 'cpu'"),
     (["--depths", "7"], "'7' is not a whole number from 8 up"),
     (["--depths"], "at least one"), (["--names", "d"], "'a', 'b', 'c'"),
     (["--dropout", "1.5"], "'1.5' is not a number from 0 to 1"),

@@ -1,4 +1,5 @@
 """Every building block of code/layers.py, held against torch's own."""
+from functools import partial
 from itertools import product
 
 import pytest
@@ -6,11 +7,14 @@ import torch
 import torch.nn.functional as F
 
 import layers
+from declared import Case, images
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+CASES = {
+    "convolutions": Case(partial(layers.convolutions, depth=3, width=8),
+                         partial(images, channels=1, size=8)),
+    "perceptron": Case(partial(layers.perceptron, dropout=0.5),
+                       partial(images, channels=1, size=8)),
+}
 
 
 def assert_same(ours, reference, *inputs):

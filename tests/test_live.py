@@ -410,7 +410,7 @@ def test_what_a_run_has_sent_can_be_had_again(toy, ask):
         print("three")
         1 / 0
     """)
-    again = ask(f"display(live.outputs({first.request!r}), raw=True)")
+    again = ask(f"live.repeat({first.request!r})")
     kinds = [kind for kind, _ in again.data[0]["application/json"]]
     contents = [content for _, content in again.data[0]["application/json"]]
     assert kinds == ["stream", "display_data", "stream"]
@@ -420,7 +420,7 @@ def test_what_a_run_has_sent_can_be_had_again(toy, ask):
     assert "ZeroDivisionError" in contents[2]["text"]
     for _ in range(8):
         size(toy)
-    gone = ask(f"display(live.outputs({first.request!r}), raw=True)")
+    gone = ask(f"live.repeat({first.request!r})")
     assert gone.data[0]["application/json"] == []
 
 
@@ -544,12 +544,48 @@ print("over")
     found = []
     while len(found) < 2 and time.monotonic() < end:
         time.sleep(0.1)
-        found = ask(f"display(live.outputs({first.request!r}), raw=True)").data[0][
+        found = ask(f"live.repeat({first.request!r})").data[0][
             "application/json"]
     assert [kind for kind, _ in found] == ["stream", "display_data"]
     assert found[0][1]["text"] == "over\nlate\n"
-    again = ask(f"display(live.outputs({second.request!r}), raw=True)").data[0]
+    again = ask(f"live.repeat({second.request!r})").data[0]
     assert again["application/json"] == [["stream", {"text": "second\n"}]]
+
+
+def test_what_a_thread_prints_while_its_run_is_repeated_comes_after(toy, kernel):
+    """Not before, where a page that shows what is repeated would lose it."""
+    first = toy("show-the-size", """
+        import threading
+        is_read = threading.Event()
+
+        def later():
+            is_read.wait()
+            print("late")
+
+        threading.Thread(target=later).start()
+    """)
+    _, client = kernel
+    client.execute(textwrap.dedent(f"""
+        import time, toy
+        from lab import live, live_output
+        merged = live_output.Run.merged
+
+        def slowly(run):
+            found = merged(run)
+            toy.is_read.set()
+            time.sleep(0.3)
+            return found
+
+        live_output.Run.merged = slowly
+        live.repeat({first.request!r})
+        live_output.Run.merged = merged
+    """))
+    kinds = []
+    while "stream" not in kinds or "display_data" not in kinds:
+        message = client.get_iopub_msg(timeout=10)
+        kinds.append(message["msg_type"])
+        assert message["msg_type"] != "error", message["content"]
+    assert kinds.index("display_data") < kinds.index("stream")
 
 
 def test_a_thread_that_fails_shows_its_lines(toy):
@@ -573,7 +609,7 @@ def test_a_thread_that_floods_later_is_cut(toy, ask):
         thread.start()
     """)
     assert not toy("show-the-size", "thread.join()").error
-    (found,) = ask(f"display(live.outputs({first.request!r}), raw=True)").data[0][
+    (found,) = ask(f"live.repeat({first.request!r})").data[0][
         "application/json"]
     assert len(found[1]["text"]) < 110_000 and "left out" in found[1]["text"]
 
@@ -609,7 +645,7 @@ def test_what_is_cleared_is_not_kept(toy, ask):
             clear_output(wait=True)
             print("frame", i)
     """)
-    found = ask(f"display(live.outputs({answer.request!r}), raw=True)").data[0]
+    found = ask(f"live.repeat({answer.request!r})").data[0]
     assert found["application/json"][-1] == ["stream", {"text": "frame 99\n"}]
     assert len(found["application/json"]) == 2
 

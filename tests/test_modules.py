@@ -8,13 +8,13 @@ import json
 import math
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import symtable
 import sys
-from functools import cache
+from dataclasses import fields
 from importlib.metadata import packages_distributions
+from itertools import zip_longest
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,12 +22,12 @@ import pytest
 import torch
 from torch import nn
 
-from cases import CASES
+from declared import MODULES, ROOT, cases, facts, problem
+from forks import Forks
 from lab import refresh, results
 
-ROOT = Path(__file__).resolve().parents[1]
-MODULES = sorted(path.stem for path in ROOT.glob("code/*.py"))
-FIGURES = sorted(ROOT.glob("static/img/*.*"))
+FIGURES = sorted(file for file in ROOT.glob("static/img/*.*")
+                 if not file.name.endswith(".dark.svg"))
 READ_MODULES = """
 import { readModule } from "./slides/engine/module.mjs";
 const read = (name) => {
@@ -36,21 +36,27 @@ const read = (name) => {
 };
 console.log(JSON.stringify(Object.fromEntries(process.argv.slice(1).map(read))));
 """
+# Each module's line: what it has loaded, and what of the process it has changed.
 IMPORT = """
-import json, random, sys, threading
+import importlib, json, os, random, sys, threading
 import numpy, torch
 def state():
-    return [random.getstate(), numpy.random.get_state()[1].tolist(),
-            torch.get_rng_state().tolist(), torch.get_num_threads(),
-            str(torch.get_default_dtype()), threading.active_count()]
-before, modules = state(), set(sys.modules)
-import {name}
-print(json.dumps([sorted(set(sys.modules) - modules), state() == before]))
+    return {"random": random.getstate(), "numpy": numpy.random.get_state()[1].tolist(),
+            "torch": torch.get_rng_state().tolist(), "threads": torch.get_num_threads(),
+            "type": str(torch.get_default_dtype()), "tasks": threading.active_count(),
+            "files": [(file.path, file.stat().st_mtime_ns) for folder in sys.argv[1:4]
+                      for file in os.scandir(folder)]}
+for name in sys.argv[4:]:
+    before, modules = state(), set(sys.modules)
+    importlib.import_module(name)
+    after = state()
+    changed = [key for key in before if before[key] != after[key]]
+    print(json.dumps([name, sorted(set(sys.modules) - modules), changed]), flush=True)
 """
 
 every_module = pytest.mark.parametrize("name", MODULES)
 every_case = pytest.mark.parametrize("case", [
-    pytest.param(case, id=key) for key, case in CASES.items()])
+    pytest.param(case, id=f"{name}.{key}") for name, key, case in cases()])
 
 
 def source(name):
@@ -90,10 +96,11 @@ def project(tmp_path_factory):
     return root
 
 
-def python(*words, cwd, **environment):
-    return subprocess.run(
-        [sys.executable, *map(str, words)], cwd=cwd, capture_output=True, text=True,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **environment})
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory):
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
 
 
 # The source
@@ -106,7 +113,16 @@ def test_header(name, read):
     for key in ("name", "idea", "demo", "time"):
         assert header[key], f"the header has no {key}"
         assert not re.search(r"\b(TIME|TODO|TBD|FIXME|XXX)\b|\?\?", header[key])
-    assert re.search(r"\d.* on ", header["time"]), "say how long on what"
+
+
+@every_module
+def test_header_time(name, read):
+    """That of the latest default demo, within a factor of 1.5."""
+    time = read[name]["header"]["time"]
+    stated = re.match(r"about ([\d.]+) s on \d+ CPU cores", time)
+    assert stated, "say 'about N s on 2 CPU cores'"
+    took = results.read(ROOT / f"static/results/{name}.json")["demo"]["seconds"]
+    assert took / 1.5 <= float(stated[1]) <= 1.5 * took, f"the demo took {took:.0f} s"
 
 
 @every_module
@@ -140,13 +156,22 @@ def test_demo_cells_stand_alone(name):
     """A demo cell uses definitions, lab and args, nothing of another demo cell."""
     known = {*vars(importlib.import_module(name)), *dir(builtins), "args"}
     for node in guards(name):
-        text = ast.unparse(ast.Module(node.body, []))
-        missing = set(unbound(symtable.symtable(text, name, "exec"))) - known
+        missing = names_read(ast.unparse(ast.Module(node.body, []))) - known
         assert not missing, f"the cell at line {node.lineno} lacks {missing}"
 
 
-def unbound(top):
+def test_a_cell_that_leans_on_another_is_found():
+    assert names_read("left = F.relu\nprint(left)") == {"F", "print"}
+    assert names_read("print([left(x) for x in args.seeds])") == {
+        "print", "left", "args"}
+
+
+def names_read(code):
     """Names that a piece of code reads and does not assign."""
+    return set(unbound(symtable.symtable(code, "cell", "exec")))
+
+
+def unbound(top):
     bound = {s.get_name() for s in top.get_symbols() if s.is_local()}
     tables = [top]
     while tables:
@@ -160,44 +185,44 @@ def unbound(top):
 # Import
 
 
-@every_module
-def test_import_has_no_side_effects(name, tmp_path):
-    """Nothing written, printed, seeded or started; nothing slow but torch loaded."""
-    before = files(ROOT / "static")
-    done = python("-c", IMPORT.format(name=name), cwd=tmp_path,
-                  PYTHONPATH=str(ROOT / "code"))
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    assert done.stdout.count("\n") == 1, done.stdout
-    loaded, unchanged = json.loads(done.stdout)
-    assert unchanged, "importing changes seeds, threads or the default type"
-    packages = {module.partition(".")[0] for module in loaded}
-    assert packages <= {*MODULES, "lab", "torch", "einops", *sys.stdlib_module_names}
-    assert not {"torch._dynamo", "torch._inductor"} & set(loaded)
-    assert not files(tmp_path) and files(ROOT / "static") == before
+def test_imports_have_no_side_effects(tmp_path):
+    """Nothing written, printed, seeded or started; nothing slow but torch loaded.
+
+    One process imports all modules, one after another; the first that fails is named.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT, tmp_path, ROOT / "static/img",
+         ROOT / "static/results", *MODULES],
+        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "code"),
+             "PYTHONDONTWRITEBYTECODE": "1"})
+    known = {*MODULES, "lab", "torch", "einops", *sys.stdlib_module_names}
+    lines = done.stdout.splitlines()
+    for name, line in zip_longest(MODULES, lines):
+        assert line and line.startswith(f'["{name}", '), f"{name} prints {line}"
+        _, loaded, changed = json.loads(line)
+        assert not changed, f"{name} changes {changed}"
+        foreign = {module.partition(".")[0] for module in loaded} - known
+        assert not foreign, f"{name} loads {foreign}"
+        slow = {"torch._dynamo", "torch._inductor"} & set(loaded)
+        assert not slow, f"{name} loads {slow}"
 
 
 # Runs
 
 
-@cache
-def quick_run(name, project):
-    """One run of a module with --quick: (process, OUT, files it wrote elsewhere).
-
-    On a terminal without our characters, with settings that end others' programs.
-    """
-    before = files(project)
-    out = project.parent / f"{project.name}-{name}"
-    done = python(f"code/{name}.py", "--quick", "--out", out, cwd=project,
-                  PYTHONIOENCODING="ascii", MPLBACKEND="nonsense")
-    return done, out, files(project).items() ^ before.items()
-
-
 @every_module
-def test_quick_run(name, project):
-    done, out, elsewhere = quick_run(name, project)
+def test_quick_run(name, project, forks):
+    """On a terminal without our characters, with settings that end others' programs.
+
+    It writes and names its record and its figures, none of them empty, nothing else.
+    """
+    before, out = files(project), project.parent / f"{project.name}-{name}"
+    done = forks.script(f"code/{name}.py", "--quick", "--out", out, cwd=project,
+                        PYTHONIOENCODING="ascii", MPLBACKEND="nonsense")
     assert done.returncode == 0, done.stderr
     assert not re.search("Traceback|Warning", done.stderr), done.stderr
-    assert not elsewhere
+    assert files(project) == before
     record = out / "results" / f"{name}.json"
     drawn = refresh.drawn(ROOT / f"code/{name}.py")
     figures = [out / "img" / figure for figure in drawn]
@@ -209,72 +234,109 @@ def test_quick_run(name, project):
     assert entries.keys() == {"facts", "demo"}
     for value in entries["demo"]["values"].values():
         assert isinstance(value, (int, float)) and math.isfinite(value)
-
-
-@every_module
-def test_quick_run_draws_no_empty_figure(name, project):
-    for figure in quick_run(name, project)[1].glob("img/*"):
+    for figure in figures:
         assert blank(figure) is None, blank(figure)
+    precomputed, made = forks.trainings
+    if precomputed:
+        assert precomputed == made, "precompute() has other trainings than the cells"
 
 
 @every_module
-def test_notebook(name, project, monkeypatch):
+def test_notebook(name, project, forks):
     """As a notebook it runs, shows its figures and writes nothing."""
+    before = files(project)
+    cells = [cell.source for cell in notebook(name).cells if cell.cell_type == "code"]
+    done = forks.cells(cells, cwd=project / "code", LAB_ARGS="--quick")
+    assert done.returncode == 0, done.stderr
+    assert files(project) == before
+    shown = [metadata.get("figure") for metadata in
+             json.loads(done.stdout.splitlines()[-1])]
+    assert len(shown) >= source(name).count("figures.save(") > 0
+    drawn = {Path(file).stem for file in refresh.drawn(ROOT / f"code/{name}.py")
+             if ".dark." not in file}
+    assert drawn <= set(shown)
+
+
+def notebook(name):
     import jupytext
+    return jupytext.read(ROOT / f"code/{name}.py")
+
+
+def test_notebook_in_a_kernel(project, monkeypatch):
+    """As in Jupyter: one module for all."""
     import nbclient
     monkeypatch.setenv("LAB_ARGS", "--quick")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(project))  # no kernels of the user's
-    before = files(project)
-    notebook = jupytext.read(project / f"code/{name}.py")
+    before, lenet = files(project), notebook("lenet")
     nbclient.NotebookClient(
-        notebook, kernel_name="python3", timeout=120,
+        lenet, kernel_name="python3", timeout=120,
         resources={"metadata": {"path": str(project / "code")}}).execute()
     assert files(project) == before
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", [])
+    shown = [output for cell in lenet.cells for output in cell.get("outputs", [])
              if output.output_type == "display_data"]
-    assert len(shown) >= source(name).count("figures.save(") > 0
+    assert len(shown) >= source("lenet").count("figures.save(") > 0
 
 
-@pytest.mark.parametrize("name, flag, value", [
-    pytest.param(name, flag, value, id=f"{name} {flag}")
-    for name in MODULES for flag, value, where in [
-        ("--epochs", "0", '"epochs"'), ("--data", "nonsense", "cli.arguments("),
-        ("--image", "missing.jpg", "image=True")]
-    if where in source(name)])
-def test_bad_arguments(name, flag, value, monkeypatch, capsys):
+@every_module
+def test_bad_arguments(name, script, capsys):
     """They end the script with status 2 and one line that names them."""
-    script = f"code/{name}.py"
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", [script, flag, value])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(script, run_name="__main__")
-    printed = capsys.readouterr()
-    assert end.value.code == 2 and not printed.out
-    line, = printed.err.splitlines()
-    assert line.startswith(f"python {script}: ") and flag in line and value in line
+    flags = {field.name for field in fields(importlib.import_module(name).Settings)}
+    for flag, value in [("data", "nonsense"), ("epochs", "0"), ("image", "no.jpg")]:
+        if flag in flags:
+            assert script(name, f"--{flag}", value) == 2
+            printed = capsys.readouterr()
+            line, = printed.err.splitlines()
+            assert line.startswith(f"python code/{name}.py: ")
+            assert f"--{flag}" in line and value in line and not printed.out
 
 
 # Models
 
 
-def classes(name):
-    module = importlib.import_module(name)
-    return {value for key, value in inspect.getmembers(module, inspect.isclass)
-            if issubclass(value, nn.Module) and value.__module__ == name
-            and not key.startswith("_")}
+def untested(name):
+    """What is missing of a module's test file, in one line, or None."""
+    if line := problem(name):
+        return line
+    models = {value for key, value in inspect.getmembers(
+        importlib.import_module(name), inspect.isclass)
+        if issubclass(value, nn.Module) and value.__module__ == name
+        and not key.startswith("_")}
+    missing = models - {type(part) for module, _, case in cases() if module == name
+                        for part in case.build().modules()}
+    names = ", ".join(sorted(model.__name__ for model in missing))
+    return f"no model of CASES in tests/test_{name}.py has {names}" if names else None
 
 
 @every_module
 def test_every_model_has_a_case(name):
-    covered = {type(part) for key, case in CASES.items() if key.startswith(f"{name}.")
-               for part in case.build().modules()}
-    missing = {model.__name__ for model in classes(name) - covered}
-    assert not missing, f"tests/cases.py has nothing with {missing} of {name}"
+    if line := untested(name):
+        pytest.fail(line, pytrace=False)
 
 
-def test_every_case_is_of_a_module():
-    assert {key.partition(".")[0] for key in CASES} <= set(MODULES)
+def test_a_model_without_a_case_is_named(tmp_path, monkeypatch):
+    """So are a test file that is missing, and one that cannot be imported."""
+    (tmp_path / "toy.py").write_text(
+        "from torch import nn\nclass Head(nn.Linear):\n    pass\n"
+        "class Body(nn.Linear):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("declared.MODULES", ["toy"])
+    tests = tmp_path / "test_toy.py"
+    for text, line in [
+            (None, "tests/test_toy.py is missing: it tests code/toy.py and declares "
+                   "its CASES"),
+            ("import toy\n1 / 0", "tests/test_toy.py cannot be imported: "
+                                  "ZeroDivisionError: division by zero"),
+            ("", "no model of CASES in tests/test_toy.py has Body, Head"),
+            ("import toy\nfrom declared import Case\n"
+             "CASES = {'Head': Case(lambda: toy.Head(1, 1), None)}",
+             "no model of CASES in tests/test_toy.py has Body")]:
+        if text is not None:
+            tests.write_text(text)
+        importlib.invalidate_caches()
+        monkeypatch.delitem(sys.modules, "test_toy", raising=False)
+        assert untested("toy") == line
+    sys.modules.pop("toy")
 
 
 @every_case
@@ -320,11 +382,10 @@ def test_evaluation_is_deterministic(case):
 @every_module
 def test_facts(name):
     """Numbers, and those that the slides show: static/results has the same."""
-    facts = importlib.import_module(name).facts()
-    for key, value in facts.items():
+    for key, value in facts(name).items():
         assert isinstance(value, (int, float)) and math.isfinite(value), key
     recorded = results.read(ROOT / f"static/results/{name}.json")
-    assert recorded.get("facts", {}).get("values") == facts, (
+    assert recorded.get("facts", {}).get("values") == facts(name), (
         f"run python code/{name}.py")
 
 
@@ -336,18 +397,28 @@ def test_default_figures_and_records_are_fresh(name):
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda path: path.name)
 def test_figure(figure):
     """Drawn by a module that is there, in both palettes, and not blank."""
-    origin = refresh.provenance(figure)
-    assert origin.keys() == {"module", "run", "hash", "command", "seed", "data",
-                             "versions", "date"}
-    assert origin["module"] in MODULES
-    assert blank(figure) is None, blank(figure)
+    variants = [figure]
     if figure.suffix == ".svg":
-        light = figure.with_name(figure.name.replace(".dark", ""))
-        dark = light.with_suffix(".dark.svg")
-        tags = [[element.tag for element in ElementTree.parse(file).iter()]
-                for file in (light, dark)]
-        assert tags[0] == tags[1], "the dark variant is another drawing"
-        assert light.read_text() != dark.read_text()
+        variants.append(figure.with_suffix(".dark.svg"))
+        drawings = [ElementTree.parse(file) for file in variants]
+        light, dark = ([element.tag for element in drawing.iter()]
+                       for drawing in drawings)
+        assert light == dark, "the dark variant is another drawing"
+        assert figure.read_text() != variants[1].read_text()
+        for drawing in drawings:
+            assert empty_part(drawing) is None, empty_part(drawing)
+    else:
+        assert blank(figure) is None, blank(figure)
+    for file in variants:
+        origin = refresh.provenance(file)
+        assert origin.keys() == {"module", "run", "hash", "command", "seed", "data",
+                                 "versions", "date"}
+        assert origin["module"] in MODULES
+
+
+def test_every_dark_figure_has_a_light_one():
+    light = {file.with_suffix(".dark.svg") for file in FIGURES}
+    assert {*ROOT.glob("static/img/*.dark.svg")} <= light
 
 
 def test_an_empty_panel_is_found(tmp_path):
@@ -363,30 +434,35 @@ def test_an_empty_panel_is_found(tmp_path):
 
 
 def blank(figure):
-    """Why a figure shows nothing, or None.
+    """Why a figure shows nothing, or None."""
+    if figure.suffix == ".svg":
+        return empty_part(ElementTree.parse(figure))
+    from PIL import Image
+    with Image.open(figure) as picture:
+        tones = len(set(picture.convert("L").tobytes()))
+    return f"{figure.name} has {tones} tones" if tones < 16 else None
+
+
+def empty_part(drawing):
+    """What is empty of an SVG, or None.
 
     It must have marks beside its text, axes and frames, and so must each of its
     panels that has ticks.
     """
-    if figure.suffix == ".png":
-        from PIL import Image
-        with Image.open(figure) as picture:
-            tones = len(set(picture.convert("L").tobytes()))
-        return f"{figure.name} has {tones} tones" if tones < 16 else None
-    panels = [element for element in ElementTree.parse(figure).iter()
+    panels = [element for element in drawing.iter()
               if element.get("id", "").startswith("axes_")]
-    found = []
+    marks = 0
     for panel in panels:
         background, *parts = panel
         axes = [part for part in parts
                 if part.get("id", "").startswith("matplotlib.axis_")]
-        marks = sum(paints(element) for part in parts if part not in axes
+        found = sum(paints(element) for part in parts if part not in axes
                     and not part.get("id", "").startswith("text_")
                     for element in part.iter())
-        found.append(marks)
-        if any(len(axis) for axis in axes) and not marks:
-            return f"{panel.get('id')} of {figure.name} is empty"
-    return None if any(found) else f"{figure.name} is empty"
+        if any(len(axis) for axis in axes) and not found:
+            return f"{panel.get('id')} is empty"
+        marks += found
+    return None if marks else "the figure is empty"
 
 
 def paints(element):

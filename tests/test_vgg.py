@@ -1,16 +1,27 @@
 """VGG held against what its paper states."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 import vgg
+from declared import Case, Reference, images
 from lab import measure
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+CASES = {
+    "VGG": Case(
+        lambda: vgg.VGG(vgg.make_layers([8, "M", (16, 1), "LRN"]), 10, hidden_size=64),
+        partial(images, channels=3, size=16)),
+    "SmallVGG": Case(partial(vgg.small_vgg, in_channels=1, width=8),
+                     partial(images, channels=1, size=16)),
+}
+REFERENCES = [
+    *(Reference(name, size=32) for name in (
+        "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg19", "vgg19_bn")),
+    Reference("vgg16", size=32, published=True, timed=1),
+    Reference("vgg16_bn", size=32, timed=1)]
 
 
 def build(name):

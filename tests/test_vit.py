@@ -1,5 +1,6 @@
 """Vision Transformers held against torchvision, and what their demo is made of."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,15 +11,28 @@ from torch import nn
 
 import vit
 from attention import attention_maps
+from declared import Case, Reference
+from declared import images as random_images
 from lab import data, measure
 
 SMALL = {"patch_size": 4, "hidden_dim": 16, "num_heads": 2, "mlp_dim": 32,
          "num_classes": 10, "image_size": 16}
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+def vision_transformer(change=lambda model: model, **options):
+    def build():
+        model = vit.VisionTransformer(depth=2, **SMALL, **options)
+        nn.init.normal_(model.heads.head.weight)  # at zero it holds gradients back
+        return change(model)
+    return Case(build, partial(random_images, channels=3, size=16))
+
+
+CASES = {"VisionTransformer": vision_transformer(),
+         "VisionTransformer dropout": vision_transformer(dropout=0.1),
+         "VisionTransformer bag": vision_transformer(vit.without_positions)}
+REFERENCES = [Reference("vit_b_16", size=64, sized=True, published=True, timed=1),
+              *(Reference(name, size=64, sized=True)
+                for name in ("vit_b_32", "vit_l_16", "vit_l_32"))]
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The command line of every module: its settings are its flags."""
 
 import argparse
-import dataclasses
 import multiprocessing
 import os
 import random
@@ -23,12 +22,13 @@ CODE = ROOT / "code"
 STATIC = ROOT / "static"
 
 
-def flag(default=dataclasses.MISSING, text="", **limits):
-    """A field of Settings with its flag's text for --help.
+def flag(default, text=None, **limits):
+    """A field of Settings with its flag's text for --help, if not that of COMMON.
 
     limits: least, most, above (numbers), or choices.
     """
-    return field(default=default, metadata={"text": text, **limits})
+    return field(default=default,
+                 metadata={**({"text": text} if text else {}), **limits})
 
 
 # What fields mean that many modules have; a module's own are flag(default, text).
@@ -36,7 +36,7 @@ COMMON = {
     "epochs": dict(text="passes over the training set"),
     "batch_size": dict(text="samples in a step"),
     "lr": dict(text="learning rate", above=0),
-    "weight_decay": dict(text="of the optimizer"),
+    "weight_decay": dict(text="how strongly the optimizer pulls weights to zero"),
     "dropout": dict(text="share of the values set to zero in training", most=1),
     "runs": dict(text="trainings that differ only in their seed"),
     "size": dict(text="height and width of the images, in pixels"),
@@ -56,7 +56,7 @@ class Settings:
     """
     data: str = flag(None, "data set")
     data_dir: Path = flag(ROOT / "data", "for downloads and unpacked copies")
-    seed: int = flag(0, "of all random numbers", least=0)
+    seed: int = flag(0, "where all random numbers begin", least=0)
     device: str = flag("auto", "auto takes a GPU if there is one",
                        choices=("auto", "cpu", "cuda", "mps"))
     threads: int = flag(1, "of each process that computes; 0: PyTorch's own number",
@@ -90,9 +90,9 @@ def begin(settings):
     terminal.prepare()
     notebook = in_notebook()
     script = None if notebook else Path(sys.modules["__main__"].__file__).resolve()
-    parser = _parser(settings)
-    parser.prog = f"python {_shown(script)}" if script else "$LAB_ARGS"
     words = shlex.split(os.environ.get("LAB_ARGS", "")) if notebook else None
+    parser = _parser(settings, f"python {_shown(script)}" if script else "$LAB_ARGS",
+                     words)
     args, changed = _asked(settings, parser, words)
     if "WORLD_SIZE" in os.environ:
         args = replace(args, device=_join(args.device))
@@ -138,7 +138,7 @@ def _asked(settings, parser, words):
             parser.error(f"--weights NAME and {shown} go together")
     changed = [each.name for each in fields(args) if each.name != "out"
                and getattr(args, each.name) != getattr(default, each.name)]
-    if "device" not in given:
+    if given.get("device", "auto") == "auto":
         changed.remove("device")
     if args.out is None:
         args = replace(args, out=ROOT / "out" if changed else STATIC)
@@ -153,28 +153,34 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def _parser(settings):
-    parser = _Parser(allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    first = next(iter(settings.values()))
-    kinds = typing.get_type_hints(type(first))
-    for each in fields(first):
-        about = each.metadata or COMMON[each.name]
-        kind = _kind(each.name, kinds[each.name], about)
+def _parser(settings, program, words):
+    """The parser of all flags; its help has the defaults of the data set in words."""
+    chooser = _Parser(prog=program, allow_abbrev=False, add_help=False)
+    chooser.add_argument("--data", choices=list(settings), default=next(iter(settings)))
+    data = chooser.parse_known_args(words)[0].data
+    shown = replace(settings[data], data=data)
+    parser = _Parser(prog=program, allow_abbrev=False,
+                     argument_default=argparse.SUPPRESS)
+    kinds = typing.get_type_hints(type(shown))
+    for each in fields(shown):
+        about = COMMON.get(each.name, {}) | each.metadata
+        options = _options(each.name, kinds[each.name], about)
         if each.name == "data":
-            kind |= {"choices": list(settings)}
-            default = next(iter(settings))
-        else:
-            default = getattr(first, each.name)
+            options = {"type": str, "choices": list(settings)}
+        elif any(getattr(each_set, each.name) == () for each_set in settings.values()):
+            options["nargs"] = "*"
+        default = next(iter(settings)) if each.name == "data" else getattr(
+            shown, each.name)
         parser.add_argument(
-            "--" + each.name.replace("_", "-"), **kind,
+            "--" + each.name.replace("_", "-"), **options,
             help=(about["text"] + _default(default)).replace("%", "%%"))
     return parser
 
 
-def _kind(name, kind, about):
+def _options(name, kind, about):
     """argparse's options for a type such as int, int | None or tuple[int, ...]."""
     if typing.get_origin(kind) is not None or isinstance(kind, types.UnionType):
-        options = _kind(name, typing.get_args(kind)[0], about)
+        options = _options(name, typing.get_args(kind)[0], about)
         is_tuple = typing.get_origin(kind) is tuple
         return options | ({"nargs": "+", "action": _Tuple} if is_tuple else {})
     choices = {key: about[key] for key in ["choices"] if key in about}
@@ -182,10 +188,12 @@ def _kind(name, kind, about):
         switches = name in ("quick", "resume")
         return {"action": "store_true" if switches else argparse.BooleanOptionalAction}
     if kind is Path:
-        return {"type": {"out": _folder, "data_dir": Path}.get(name, _file)}
+        if name in ("out", "data_dir"):
+            return {"type": _folder if name == "out" else Path, "metavar": "FOLDER"}
+        return {"type": _file, "metavar": "FILE"}
     if kind in (int, float):
-        return {"type": _number(kind, about)} | choices
-    return {"type": str} | choices
+        return {"type": _number(kind, about), "metavar": "N" if kind is int else "X"}
+    return {"type": str} | (choices or {"metavar": "TEXT"})
 
 
 class _Tuple(argparse.Action):
@@ -207,10 +215,7 @@ def _number(kind, about):
     """A parser of numbers within the limits: whole ones from 1, others from 0."""
     above = about.get("above")
     least = about.get("least", 1 if kind is int else 0)
-    most = about.get("most", 2 ** 32 - 1)
-    limits = f"above {above}" if above is not None else f"from {least} up"
-    if "most" in about:
-        limits = f"from {least} to {most}"
+    most = about.get("most", 2 ** 32 - 1 if kind is int else sys.float_info.max)
 
     def number(text):
         try:
@@ -220,6 +225,10 @@ def _number(kind, about):
         if value is None or not least <= value <= most or (
                 above is not None and not above < value):
             what = "a whole number" if kind is int else "a number"
+            limits = f"above {above}" if above is not None else f"from {least} up"
+            if "most" in about or value is not None and value > most:
+                limits = f"from {least} to {most:g}" if kind is float else (
+                    f"from {least} to {most}")
             raise argparse.ArgumentTypeError(f"{text!r} is not {what} {limits}")
         return value
 
@@ -296,7 +305,8 @@ def _flags(args, keys):
 def _interrupted(signum, frame):
     resume = "" if "--resume" in sys.argv else " --resume"
     how = (f"; continue with: {_launcher()} {shlex.join(sys.argv)}{resume}"
-           if runs.current().checkpoints or multiprocessing.active_children() else "")
+           if runs.has_begun() and (
+               runs.current().checkpoints or multiprocessing.active_children()) else "")
     if int(os.environ.get("RANK", 0)) == 0:
         bar = "\n" if sys.stderr.isatty() else ""
         print(f"{bar}interrupted{how}", file=sys.stderr)

@@ -67,9 +67,14 @@ def run(name, symbol, text):
             raise failed
 
 
-def outputs(request):
-    """What the run of a request has sent, for display(…, raw=True)."""
-    return {"application/json": live_output.sent(request), "text/plain": ""}
+def repeat(request):
+    """Display what the run of a request has sent, as [type, content].
+
+    What its threads send comes before and is part of it, or comes after it.
+    """
+    with live_output.silence():
+        display({"application/json": live_output.sent(request), "text/plain": ""},
+                raw=True)
 
 
 def watch_shapes(name, symbol, on):

@@ -31,6 +31,7 @@ REDRAW = 0.5                         # seconds between two drawings of a curve
 
 
 _runs = {}  # {id of a request: its Run}
+_writing = threading.RLock()
 
 
 @functools.cache
@@ -82,7 +83,8 @@ class Limited(io.TextIOBase):
 
     def write(self, text):
         run = _runs.get(self.stream.parent_header.get("msg_id"))
-        self.stream.write(run.admit(text) if run else text)
+        with _writing:
+            self.stream.write(run.admit(text) if run else text)
         return len(text)
 
     def flush(self):
@@ -93,6 +95,18 @@ class Limited(io.TextIOBase):
 
     def writable(self):
         return True
+
+
+@contextlib.contextmanager
+def silence():
+    """While the block runs, no thread prints; what they have printed is sent before.
+
+    Without it, what is printed while something is displayed would be sent first.
+    """
+    with _writing:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        yield
 
 
 def _shown(message):

@@ -38,14 +38,18 @@ def memoize(function):
 
     @functools.wraps(function)
     def memoized(*arguments, **options):
+        key = key_of(*arguments, **options)
+        if key not in kept:
+            with _same_random_numbers():
+                kept[key] = function(*arguments, **options)
+        return kept[key]
+
+    def key_of(*arguments, **options):
         bound = signature.bind(*arguments, **options)
         bound.apply_defaults()
-        if bound.args not in kept:
-            with _same_random_numbers():
-                kept[bound.args] = function(*bound.args)
-        return kept[bound.args]
+        return bound.args + tuple(bound.kwargs.items())
 
-    memoized.kept, memoized.signature = kept, signature
+    memoized.key_of, memoized.kept = key_of, kept
     return memoized
 
 
@@ -59,7 +63,7 @@ def precompute(calls):
     """
     current = runs.current()
     calls = [(function, arguments) for function, *arguments in calls
-             if _key(function, arguments) not in function.kept]
+             if function.key_of(*arguments) not in function.kept]
     if current.processes == 1 or len(calls) < 2:
         return
     state = pickle.dumps((current, _kept))
@@ -69,10 +73,9 @@ def precompute(calls):
     reports = {}
     try:
         futures = _submit(executor, calls)
-        for future in _progress(as_completed(futures), len(futures)):
-            result, process, report = pickle.loads(future.result())
-            function, arguments = futures[future]
-            function.kept[_key(function, arguments)] = result
+        for future in _progress(as_completed(futures), len(calls)):
+            made, process, report = pickle.loads(future.result())
+            _keep(made)
             reports[process] = report
     except BrokenProcessPool:
         raise UserError("a process that trained was ended from outside, perhaps for "
@@ -100,11 +103,13 @@ def is_worker():
 
 @contextlib.contextmanager
 def _same_random_numbers():
-    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
-    yield
-    random.setstate(states[0])
-    numpy.random.set_state(states[1])
-    torch.set_rng_state(states[2])
+    states = random.getstate(), numpy.random.get_state()
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
 
 
 def _name(function):
@@ -112,18 +117,17 @@ def _name(function):
     return f"{module}.{function.__qualname__}"
 
 
-def _key(function, arguments):
-    """The arguments of a call as the key of its result."""
-    bound = function.signature.bind(*arguments)
-    bound.apply_defaults()
-    return bound.args
+def _keep(made):
+    """Keep {name of a memoized function: {its arguments: what it returned}}."""
+    for name, results in made.items():
+        _kept.setdefault(name, {}).update(results)
 
 
 def _submit(executor, calls):
-    """{future: call}. The workers ignore Ctrl-C, as this process ends them."""
+    """The calls' futures. The workers ignore Ctrl-C, as this process ends them."""
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # they start with it
     try:
-        return {executor.submit(_call, *call): call for call in calls}
+        return [executor.submit(_call, *call) for call in calls]
     finally:
         signal.signal(signal.SIGINT, handler)
 
@@ -134,8 +138,7 @@ def _start(state, threads):
     use_threads(threads)
     current, kept = pickle.loads(state)
     runs.use(current)
-    for name, results in kept.items():
-        _kept.setdefault(name, {}).update(results)
+    _keep(kept)
 
 
 def _end_with_parent():
@@ -144,10 +147,13 @@ def _end_with_parent():
 
 
 def _call(function, arguments):
-    """In a worker: what a call returned, by which process, and what its run notes."""
-    result = function(*arguments)
+    """In a worker: all that a call has made, by which process, and its run's report."""
+    before = {name: set(kept) for name, kept in _kept.items()}
+    function(*arguments)
+    made = {name: {key: kept[key] for key in kept.keys() - before.get(name, set())}
+            for name, kept in _kept.items()}
     # bytes, as PyTorch would pass tensors by files that end with this process
-    return pickle.dumps((result, os.getpid(), runs.current().report()))
+    return pickle.dumps((made, os.getpid(), runs.current().report()))
 
 
 def _progress(done, total):

@@ -1,7 +1,7 @@
 """The current run: what a module was asked for, and what it notes on the way.
 
-cli.begin() begins it. Every other room reads it by current() and changes it by its
-methods only.
+cli.begin() begins it. The rest of lab reads it by current(), and notes what it has
+found by its methods and by note_samples().
 """
 
 import os

@@ -190,6 +190,9 @@ class Translations(Dataset):
         if len(self.pairs) < len(pairs):
             files.say_once(f"{pairs.name}: left out {len(pairs) - len(self.pairs):,} "
                            f"pairs of more than {longest:,} tokens")
+        if not self.pairs:
+            raise UserError(f"no pair of {pairs.name} has at most {longest:,} tokens a "
+                            "side: allow more")
 
     def __len__(self):
         return len(self.pairs)

@@ -184,6 +184,7 @@ class Means:
 
     def __init__(self, device):
         self.device = device
+        self.clear()
 
     def clear(self):
         """Begin an epoch."""
@@ -215,8 +216,8 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
     The history has loss and training_error of each epoch and, if validate, the test
     set's accuracy after it. loss(output, labels): output is what the model returns in
     training; where that is a tuple its first entry are the logits. optimizer:
-    makes one from the parameters, SGD with momentum 0.9 and args.weight_decay if
-    None. The learning rate rises to args.lr and falls to nearly zero, step by step.
+    makes one from the parameters; without, it is SGD with args.lr, momentum 0.9 and
+    args.weight_decay. The learning rate follows one_cycle().
     args.size: side of the pictures; args.augment: shift and mirror them at random.
     epochs: in place of args.epochs.
     sets: a training and a test set, in place of all of args.data.
@@ -281,7 +282,8 @@ class Checkpoint:
         runs.current().begin_checkpoints(name)
         out = STATIC.parent / "out" if args.out.resolve() == STATIC else args.out
         self.folder = out / "checkpoints"
-        apart = {"data_dir", "device", "image", "out", "resume", "text"}
+        apart = {"data_dir", "device", "image", "out", "resume", "runs", "text",
+                 "threads"}
         made_by = {key: value for key, value in vars(args).items()
                    if key not in apart}
         made_by |= {**other, "processes": processes()[1], "code": runs.current().hash}
@@ -437,6 +439,8 @@ def _mean(value, device):
 
 
 def _better(key, value, top):
+    if top != top:  # NaN
+        return True
     return value < top if key.endswith(("loss", "error")) else value > top
 
 
@@ -445,5 +449,5 @@ def _tell(what, values):
         numbers = "  ".join(f"{key} {value:.4g}" for key, value in values.items()
                             if key != "seconds")
         over_bar = "\r\033[K" if parallel.is_worker() and sys.stderr.isatty() else ""
-        print(f"{over_bar}{what}  {numbers}  {values['seconds']:.1f} s",
-              file=sys.stderr)
+        # at once, so that lines of processes side by side stay whole
+        sys.stderr.write(f"{over_bar}{what}  {numbers}  {values['seconds']:.1f} s\n")

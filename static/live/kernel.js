@@ -185,7 +185,7 @@ export class Kernel {
    * @returns {boolean} whether the kernel is asked
    */
   repeat(id, { onRepeat }, onEnd = () => {}) {
-    return onRepeat !== undefined && this.run(`display(live.outputs(${JSON.stringify(id)}), raw=True)`, {
+    return onRepeat !== undefined && this.run(`live.repeat(${JSON.stringify(id)})`, {
       onMessage: ({ type, content }) => {
         const messages = type === "display_data" ? content.data["application/json"] : [];
         if (!messages.length || !this.late.has(id)) return;
