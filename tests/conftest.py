@@ -100,7 +100,8 @@ def pytest_cmdline_main(config):
     if name and name not in modules:
         raise pytest.UsageError(f"there is no module code/{name}.py; there is "
                                 f"{', '.join(modules)}")
-    if is_whole(config) and config.option.numprocesses is None:
+    is_worker = hasattr(config, "workerinput")  # which has no workers of its own
+    if is_whole(config) and config.option.numprocesses is None and not is_worker:
         config.option.numprocesses = min(2, len(os.sched_getaffinity(0)))
 
 
