@@ -8,7 +8,7 @@
 #   with words from both sides in view; then teach it a task with a few labels.
 # - **Demo**: pre-training in miniature, then an opinion's label learned from few
 #   examples, against the same network from scratch; filled gaps; attention maps.
-# - **Time**: about 50 s on 2 CPU cores; `--data mr` and `--data sst2`: film reviews
+# - **Time**: about 30 s on 2 CPU cores; `--data mr` and `--data sst2`: film reviews
 
 # %%
 import json

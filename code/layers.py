@@ -31,7 +31,7 @@
 #   each differentiable; torch's own give the same values and gradients.
 # - **Demo**: one figure for each block, most with what happens without it;
 #   where a claim does not show at this size, the figure says so.
-# - **Time**: 30 s on 2 CPU cores
+# - **Time**: about 10 s on 2 CPU cores
 
 # %%
 from dataclasses import dataclass
