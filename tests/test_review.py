@@ -17,6 +17,7 @@ from hostile import SQUARE, attack
 from lab import UserError, grade, tables
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.filterwarnings("ignore:::nbgrader")   # of its own database
 COLUMNS = ["student", "exercise", "cell", "points", "comment"]
 
 
