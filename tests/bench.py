@@ -231,14 +231,32 @@ def import_time(module):
 
 
 def demos():
+    """Each demo alone, then beside a process that keeps a core busy."""
+    alone = []
     for module in MODULES:
         with tempfile.TemporaryDirectory() as out:
-            seconds = wall_time(
-                run, sys.executable, ROOT / f"code/{module}.py", "--out", out)
+            demo = [sys.executable, ROOT / f"code/{module}.py", "--out", out]
+            alone.append(wall_time(run, *demo))
             record = json.loads(Path(out, f"results/{module}.json").read_text())
-        report(f"python code/{module}.py", "s", [seconds], aim=60)
+            with busy():
+                beside = wall_time(run, *demo)
+        report(f"python code/{module}.py", "s", [alone[-1]], aim=40)
+        report(f"python code/{module}.py beside a busy process", "×",
+               [beside / alone[-1]], aim=2.2)
         report(f"python code/{module}.py, peak memory", "MiB",
                [record["demo"]["peak_memory_mib"]], aim=2048)
+    report("the demos, median", "s", [np.median(alone)], aim=25)
+
+
+@contextmanager
+def busy():
+    """A process that keeps one core busy."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 # Decks -------------------------------------------------------------------------
