@@ -25,11 +25,11 @@ OTHER_PARAMETERS = {"conv1", "4a", "4c", "4d", "4e", "5a", "5b"}
 OTHER_MULTIPLY_ADDS = {"conv1", "4a", "5a"}
 
 
-def inceptions(network):
+def inceptions(network, size):
     table = {name: [n // 8 for n in widths]
              for name, widths in googlenet.TABLE1.items()}
     return Case(partial(network, num_classes=10, table=table),
-                partial(images, channels=3, size=64), googlenet.googlenet_loss)
+                partial(images, channels=3, size=size), googlenet.googlenet_loss)
 
 
 def small(loss=F.cross_entropy, **options):
@@ -39,8 +39,8 @@ def small(loss=F.cross_entropy, **options):
 
 
 CASES = {
-    "GoogLeNet": inceptions(googlenet.GoogLeNet),
-    "GoogLeNetPaper": inceptions(googlenet.GoogLeNetPaper),
+    "GoogLeNet": inceptions(googlenet.GoogLeNet, size=64),
+    "GoogLeNetPaper": inceptions(googlenet.GoogLeNetPaper, size=32),
     "SmallGoogLeNet": small(),
     "SmallGoogLeNet heads": small(googlenet.googlenet_loss, aux_logits=True),
     "SmallGoogLeNet naive": small(block=googlenet.NaiveInception),

@@ -30,9 +30,10 @@ def vision_transformer(change=lambda model: model, **options):
 CASES = {"VisionTransformer": vision_transformer(),
          "VisionTransformer dropout": vision_transformer(dropout=0.1),
          "VisionTransformer bag": vision_transformer(vit.without_positions)}
-REFERENCES = [Reference("vit_b_16", size=64, sized=True, published=True, timed=1),
-              *(Reference(name, size=64, sized=True)
-                for name in ("vit_b_32", "vit_l_16", "vit_l_32"))]
+REFERENCES = [Reference("vit_b_16", size=32, sized=True, published=True, timed=1),
+              Reference("vit_l_16", size=32, sized=True),
+              Reference("vit_b_32", size=64, sized=True),
+              Reference("vit_l_32", size=64, sized=True)]
 
 
 @pytest.fixture
