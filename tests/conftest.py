@@ -28,12 +28,11 @@ CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-network
                   "--disable-component-update", "--disable-sync"]
 
 
-# Files whose tests start kernels, browsers, servers or sandboxes: on two workers they
-# run one after another, so that none of them meets another.
+# Files whose tests start kernels, browsers or sandboxes: on two workers they run one
+# after another, so that none of them meets another.
 PROGRAMS = {f"test_{name}.py" for name in (
-    "browser", "commands", "exercises", "foreign_pages", "full_disk", "grade", "live",
-    "live_browser", "live_server", "review", "sandbox", "site", "submissions",
-    "tampering", "terminal")}
+    "browser", "foreign_pages", "grade", "live", "live_browser", "live_server",
+    "review", "sandbox", "site", "submissions", "tampering")}
 # What `--module` looks at beside the module's own file.
 GENERIC = ["test_decks.py", "test_modules.py", "test_parity.py"]
 

@@ -26,6 +26,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.source import module_hash
+
 root = Path(__file__).parents[1]
 node = shutil.which("node")
 
@@ -676,10 +678,7 @@ class Links(html.parser.HTMLParser):
 
 def write_notebook(checkout, module, arguments=""):
     """Its hash is that of the module as it is now."""
-    code = f"from lab import results; print(results.module_hash('code/{module}.py'))"
-    made = subprocess.run([sys.executable, "-c", code], cwd=checkout.path, text=True,
-                          env={**os.environ, "PYTHONPATH": "code"},
-                          capture_output=True, check=True).stdout.strip()
+    made = module_hash(checkout.path / f"code/{module}.py")
     (checkout.path / "out/notebooks").mkdir(parents=True, exist_ok=True)
     checkout.write(f"out/notebooks/{module}.ipynb", json.dumps(
         {"cells": [], "metadata": {"lab": {"hash": made, "arguments": arguments}}}))
