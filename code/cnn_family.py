@@ -9,7 +9,7 @@
 #   against parameters and against multiply-adds.
 # - **Demo**: the family from AlexNet to ConvNeXt in one picture, and small members of
 #   it in a contest: the same seconds of training for each.
-# - **Time**: about 28 s on 2 CPU cores; `npm run results` gives each 5 minutes on
+# - **Time**: about 30 s on 2 CPU cores; `npm run results` gives each 5 minutes on
 #   CIFAR-10
 
 # %%

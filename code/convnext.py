@@ -295,7 +295,7 @@ class Settings(cli.ImageSettings):
     lr: float = 0.004
     weight_decay: float = 0.05
     augment: bool = False
-    size: int = 16
+    size: int = cli.flag(16, least=16)
     width: int = 8
     steps: tuple[str, ...] = cli.flag(
         ("resnet", "kernel", "convnext"), "stations of the road", choices=tuple(ROAD))

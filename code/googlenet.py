@@ -344,9 +344,9 @@ class Settings(cli.ImageSettings):
     lr: float = 0.1
     weight_decay: float = 5e-4
     augment: bool = False
-    size: int = 32
-    stride: int = cli.flag(2, "stride of the first convolution")
-    width: float = cli.flag(1 / 8, "share of table 1's channels", above=0)
+    size: int = cli.flag(32, least=16)
+    stride: int = cli.flag(2, "stride of the first convolution", most=2)
+    width: float = cli.flag(1 / 8, "share of table 1's channels", least=1 / 64)
     kinds: tuple[str, ...] = cli.flag(
         ("naive", "thin", "reduced"), "networks compared", choices=tuple(KINDS))
     runs: int = 3

@@ -446,8 +446,8 @@ class Settings(cli.ImageSettings):
     lr: float = 0.2                 # paper: RMSProp, 0.045; here: SGD with momentum
     weight_decay: float = 5e-4
     augment: bool = False
-    size: int = 32
-    stride: int = cli.flag(2, "stride of the first convolution")
+    size: int = cli.flag(32, least=16)
+    stride: int = cli.flag(2, "stride of the first convolution", most=2)
     width: int = 8
     depth: int = cli.flag(1, "blocks at each size of the maps")
     variants: tuple[str, ...] = cli.flag(

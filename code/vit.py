@@ -28,7 +28,7 @@ from einops import rearrange
 from torch import nn
 
 from attention import MultiHeadAttention, attention_maps
-from lab import (cli, data, figures, measure, parallel, results, training,
+from lab import (UserError, cli, data, figures, measure, parallel, results, training,
                  weights)
 from resnet import CifarResNet
 
@@ -226,7 +226,7 @@ class Settings(cli.ImageSettings):
     weight_decay: float = 0.05            # paper: 0.1 on JFT-300M, 0.3 on ImageNet
     augment: bool = False    # moved pictures are for the test, a puzzle's seams stay
     size: int = 16
-    patch_size: int = cli.flag(4, "height and width of a patch, in pixels")
+    patch_size: int = cli.flag(4, "height and width of a patch, in pixels", least=2)
     depth: int = 2
     hidden_dim: int = cli.flag(32, "width of the ViT")
     num_heads: int = cli.flag(2, "attention heads")
@@ -283,7 +283,11 @@ def sets(args, samples, shuffled=False):
 def sizes(args):
     """The training sets compared: as many of args.samples as there are samples."""
     train, _ = data.load(args, size=args.size)
-    return [samples for samples in args.samples if samples <= len(train)]
+    found = [samples for samples in args.samples if samples <= len(train)]
+    if not found:
+        raise UserError(f"--samples {args.samples[0]} is more than the {len(train):,} "
+                        "images for training")
+    return found
 
 
 # %%

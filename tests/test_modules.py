@@ -291,6 +291,23 @@ def test_bad_arguments(name, script, capsys):
             assert f"--{flag}" in line and value in line and not printed.out
 
 
+@pytest.mark.parametrize("name, flag, value", [
+    pytest.param(*case, id=" ".join(case)) for case in [
+        ("resnet", "--depths", "21"), ("googlenet", "--size", "8"),
+        ("googlenet", "--width", "0.001"), ("inception", "--stride", "3"),
+        ("convnext", "--size", "8"),
+        ("vit", "--patch-size", "1"), ("vit", "--size", "15"),
+        ("vit", "--hidden-dim", "33"), ("attention", "--width", "6"),
+        ("attention", "--shortest", "11"), ("transformer", "--d-model", "12"),
+        ("bert", "--width", "49"), ("bert", "--gaps", "none")]])
+def test_settings_that_cannot_work(name, flag, value, script, capsys):
+    """They are refused in one line before anything is computed."""
+    assert script(name, flag, value) == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"python code/{name}.py: ") and flag in line
+    assert value in line
+
+
 # Models
 
 
