@@ -7,9 +7,11 @@ import sys
 import textwrap
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import conftest
 from declared import facts
 from proofs import cited, node, place, proofs, references
 from lab import record
@@ -121,3 +123,36 @@ def collect(files):
         cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return set(done.stdout.splitlines())
+
+
+def a_run(*arguments, **options):
+    """A run of pytest with these arguments, as conftest sees it."""
+    none = dict.fromkeys(["lf", "ignore", "ignore_glob", "deselect", "keyword",
+                          "markexpr", "module", "collectonly"])
+    return conftest.Run(SimpleNamespace(
+        invocation_params=SimpleNamespace(dir=ROOT), args=arguments,
+        option=SimpleNamespace(**none | options)))
+
+
+def test_a_whole_run_fails_where_a_proof_did_not_pass(monkeypatch):
+    """With the name of the test and of the slide, though no test failed."""
+    proof = {"deck": "slides/a.md", "line": 3, "target": "tests/test_x.py::test_y"}
+    monkeypatch.setattr("proofs.proofs", lambda: [proof])
+    session = SimpleNamespace(exitstatus=0, config=SimpleNamespace(
+        option=SimpleNamespace(collectonly=False)))
+    run = a_run("tests")
+    run.pytest_xdist_node_collection_finished(
+        ["tests/test_x.py::test_y[1]", "tests/test_x.py::test_y[2]"])
+    run.pytest_runtest_logreport(SimpleNamespace(
+        when="call", passed=True, nodeid="tests/test_x.py::test_y[1]"))
+    run.pytest_sessionfinish(session)
+    assert session.exitstatus == 1
+    assert run.unproven == [
+        "slides/a.md:3: tests/test_x.py::test_y[2] did not pass in this run"]
+
+
+def test_a_run_of_some_tests_asks_for_no_proofs():
+    assert a_run("tests").is_whole and a_run(str(ROOT / "tests")).is_whole
+    assert not a_run("tests/test_decks.py").is_whole
+    for option in ["keyword", "lf", "module", "deselect", "ignore"]:
+        assert not a_run("tests", **{option: "x"}).is_whole
