@@ -190,14 +190,14 @@ def test_no_process_outlives_the_run(project, how, group):
 
 @two_cores
 def test_an_interrupted_run_continues_to_the_same_weights(project):
-    process = start(project, "--out", "again", "--pause", 0.05)
+    process = start(project, "--out", "again", "--pause", 0.02)
     for line in process.stderr:
         if "toy-0.0-0 epoch 2/4" in line:
             process.send_signal(signal.SIGINT)
             break
     finish(process)
     status, _, err = finish(start(project, "--out", "again", "--resume", "--pause",
-                                  0.05))
+                                  0.02))
     assert status == 0 and "toy-0.0-0 epoch 1/4" not in err, err
     finish(start(project, "--out", "whole"))
     assert measured(project, "again")["values"] == measured(project, "whole")["values"]
