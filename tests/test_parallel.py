@@ -205,7 +205,7 @@ def test_an_interrupted_run_continues_to_the_same_weights(project):
 
 @two_cores
 @pytest.mark.parametrize("fault, words", [
-    ("user", "the data are gone"), ("killed", "ended from outside"),
+    ("user", "the data are gone"), ("killed", "a process that trained has ended"),
     ("defect", "ValueError")])
 def test_what_goes_wrong_in_a_worker_ends_the_run(project, fault, words):
     status, out, err = finish(start(project, "--out", fault, "--fault", fault))

@@ -59,7 +59,7 @@ class Settings:
     seed: int = flag(0, "where all random numbers begin", least=0)
     device: str = flag("auto", "auto takes a GPU if there is one",
                        choices=("auto", "cpu", "cuda", "mps"))
-    threads: int = flag(1, "of each process that computes; 0: PyTorch's own number",
+    threads: int = flag(1, "threads of each process; 0: as many as PyTorch takes",
                         least=0)
     out: Path = flag(None, "where to write: static if all else is default, else out")
     quick: bool = flag(False, "a few samples and one epoch, to see that it runs")

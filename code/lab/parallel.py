@@ -78,8 +78,8 @@ def precompute(calls):
             _keep(made)
             reports[process] = report
     except BrokenProcessPool:
-        raise UserError("a process that trained was ended from outside, perhaps for "
-                        "lack of memory: free some, and go on with --resume")
+        raise UserError("a process that trained has ended, perhaps for lack of memory: "
+                        "free some, and continue with --resume")
     finally:
         for worker in multiprocessing.active_children():
             worker.terminate()
