@@ -97,11 +97,10 @@ def pytest_cmdline_main(config):
     name = config.option.module
     modules = sorted(path.stem for path in TESTS.parent.glob("code/*.py"))
     if name and name not in modules:
-        raise pytest.UsageError(f"there is no module code/{name}.py; there is "
-                                f"{', '.join(modules)}")
+        raise pytest.UsageError(f"no module '{name}'; available: {', '.join(modules)}")
     is_worker = hasattr(config, "workerinput")  # which has no workers of its own
     if is_whole(config) and config.option.numprocesses is None and not is_worker:
-        config.option.numprocesses = min(2, len(os.sched_getaffinity(0)))
+        config.option.numprocesses = min(2, os.cpu_count())
 
 
 def pytest_configure(config):

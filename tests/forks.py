@@ -37,7 +37,7 @@ class Forks:
 
     @property
     def trainings(self):
-        """Of the latest script: the calls that it had precomputed, and those it made."""
+        """Of the latest script: the calls it had precomputed, and those it made."""
         return [set(calls) for calls in json.loads(
             (self.folder / "trainings").read_text("utf-8"))]
 

@@ -14,7 +14,7 @@ import pytest
 import conftest
 from declared import facts
 from proofs import cited, node, place, proofs, references
-from lab import record
+from lab import record, source
 
 ROOT = Path(__file__).resolve().parents[1]
 DECKS = sorted(path.name for path in ROOT.glob("slides/*.md"))
@@ -88,8 +88,8 @@ def test_recorded_outputs_are_of_the_code_as_it_is():
 
 
 @every_deck
-def test_shown_cells_are_those_of_the_notebook(deck):
-    """Line by line: test_modules runs the notebooks, and finds what leans on others."""
+def test_shown_cells_are_those_of_the_module(deck):
+    """Line by line: test_modules runs them, and finds what leans on others."""
     wrong = [place(each) for each in references(deck)
              if each["kind"] == "cell" and each["ok"]
              and each["code"] not in cells(each["module"])]
@@ -99,11 +99,10 @@ def test_shown_cells_are_those_of_the_notebook(deck):
 @cache
 def cells(name):
     """The code of a module's demo cells, from under their guard."""
-    import jupytext
-    guard = 'if __name__ == "__main__":\n'
-    sources = [cell.source for cell in jupytext.read(ROOT / f"code/{name}.py").cells]
-    return [textwrap.dedent(source.removeprefix(guard)).strip()
-            for source in sources if source.startswith(guard)]
+    text = source.read(ROOT / f"code/{name}.py")
+    lines = source.lines_of(text)
+    return [textwrap.dedent("\n".join(lines[cell.first - 1:cell.last]))
+            for cell in source.cells(text).values() if cell.is_demo]
 
 
 def test_every_test_that_a_deck_cites_is_there():
