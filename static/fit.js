@@ -55,10 +55,19 @@ function nameOf(element) {
  * @param {HTMLElement} slide
  */
 export async function settled(slide) {
-  await document.fonts.ready;
+  await fontsLoaded(slide);
   await Promise.all([...slide.querySelectorAll("img")].map((image) => image.checkVisibility() && image.decode().catch(() => {})));
   await Promise.all([...slide.querySelectorAll(".mermaid")].map(drawn));
   await Promise.allSettled(slide.getAnimations({ subtree: true }).map(({ finished }) => finished));
+}
+
+/**
+ * The fonts of what is shown first on this slide are asked for when it is laid out, not before.
+ * @param {HTMLElement} slide
+ */
+async function fontsLoaded(slide) {
+  slide.getBoundingClientRect();
+  await document.fonts.ready;
 }
 
 /**

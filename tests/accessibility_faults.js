@@ -1,12 +1,13 @@
 /** What axe-core holds against the part of the page that `scope` selects: serious faults, and unknown contrast. */
-async (scope) => {
+async ([scope, onlyColours]) => {
   // axe-core does not judge text over or under which something lies, though it be empty,
   // nor text whose font is higher than its coloured line, though no letter is.
   const bare = new CSSStyleSheet();
   bare.replaceSync(`.controls, *::before, *::after { display: none !important }
                     .line { padding-block: 2px !important; margin-block: -2px !important }`);
   document.adoptedStyleSheets = [bare];
-  const { violations, incomplete } = await axe.run(scope);
+  const { violations, incomplete } = await axe.run(scope,
+    onlyColours ? { runOnly: { type: "tag", values: ["cat.color"] } } : {});
   document.adoptedStyleSheets = [];
 
   const isText = ({ any: [{ data }], target: [place] }) =>

@@ -3,6 +3,8 @@ async (index) => {
   const slide = Reveal.getSlides()[index];
   const { h, v } = Reveal.getIndices(slide);
   Reveal.slide(h, v, Infinity);
+  slide.getBoundingClientRect(); // asks for the fonts that are shown here first
+  await document.fonts.ready;
   const images = [...slide.querySelectorAll("img")];
   const isShown = (element) => element.checkVisibility({ visibilityProperty: true });
   await Promise.all(images.filter(isShown).map((image) => image.decode().catch(() => {})));

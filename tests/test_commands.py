@@ -76,10 +76,15 @@ esac
 class Checkout:
     """A copy of the repository, without what set-up makes, and its stand-ins."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, ready=None):
+        """In this folder; as a checkout that is ready, if there is one."""
         self.path = folder / "checkout"
         self.fakes = folder / "fakes"
         self.processes = []
+        if ready:
+            for name in ["path", "fakes"]:
+                shutil.copytree(getattr(ready, name), getattr(self, name), symlinks=True)
+            return
         skip = shutil.ignore_patterns(
             "node_modules", ".venv", ".git", "lib", "_site*", "out", "data",
             "__pycache__", ".setup.lock")
@@ -181,12 +186,21 @@ def checkout(tmp_path):
     checkout.end()
 
 
-@pytest.fixture
-def ready(checkout):
-    """A checkout that is set up."""
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A checkout that is set up, once for all tests, to be copied."""
+    checkout = Checkout(tmp_path_factory.mktemp("prepared"))
     assert checkout.python("-c", "").returncode == 0
     checkout.log()
     return checkout
+
+
+@pytest.fixture
+def ready(prepared, tmp_path):
+    """A checkout of the test's own that is set up."""
+    checkout = Checkout(tmp_path, prepared)
+    yield checkout
+    checkout.end()
 
 
 def wait(condition, seconds=20):

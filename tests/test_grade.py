@@ -100,35 +100,40 @@ def test_honest_work_gets_its_points(toy):
     assert review["notebook"]["why"] == "written: needs points from a human"
 
 
+# One attack of each mechanism, and what review.csv says of it; of what a plain check
+# fails and what harms nothing it says nothing. That the checks resist the others is for
+# test_tampering.py, that a kernel is ended by its limits for test_sandbox.py.
+MECHANISMS = {
+    "endless": "took too long", "unstoppable": "", "gigabyte": "printed more than",
+    "one_gigabyte": "", "forks": "processes and threads", "memory": "of memory",
+    "exit": "ended its own process", "kill_all": None,
+    "edited_checks": "was edited", "deleted_checks": "missing: square-checks",
+    "reads": "quotes hidden tests", "invalid": "not valid Python",
+    "not_a_notebook": "cannot be read", "deep_json": "",
+    "patches_checks": "was changed", "transformer": "IPython was given a hook",
+    "other_checks": "a check that must fail has passed", "fills_disk": None,
+    "network": None,
+}
+
+
 @linux
 @pytest.mark.timeout(900)
 def test_an_attack_costs_only_its_own_points(toy):
-    for student, (name, content, _) in HOSTILE.items():
+    for student in MECHANISMS:
+        name, content, _ = HOSTILE[student]
         toy.hand_in(student, content, name)
     toy.hand_in("right", attack(SQUARE))
     toy.args.cell_seconds = 12
     toy.grade()
-    wanted = {student: points for student, (*_, points) in HOSTILE.items()}
+    wanted = {student: HOSTILE[student][2] for student in MECHANISMS}
     assert {student: toy.points(student) for student in wanted} == wanted
     assert toy.points("right") == (2, 2)
-    assert len(toy.table("grades")) == len(HOSTILE) + 1
+    assert len(toy.table("grades")) == len(MECHANISMS) + 1
     said = {}
     for row in toy.table("review"):
         said[row["student"]] = said.get(row["student"], "") + row["why"]
-    # What a plain check fails and harms nothing is no more than a wrong answer.
-    quiet = {"right", "sys_exit", "rebinds", "own_tensor", "network", "kill_all",
-             "fills_disk"}
-    assert set(HOSTILE) - quiet <= set(said)
-    for student, why in {
-            "endless": "took too long", "exit": "ended its own process",
-            "gigabyte": "printed more than", "threads": "processes and threads",
-            "memory": "of memory", "deleted_checks": "missing: square-checks",
-            "edited_checks": "was edited", "reads": "quotes hidden tests",
-            "invalid": "not valid Python", "not_a_notebook": "cannot be read",
-            "patches_checks": "was changed",
-            "transformer": "IPython was given a hook",
-            "other_checks": "a check that must fail has passed"}.items():
-        assert why in said[student], student
+    for student, why in MECHANISMS.items():
+        assert why is None or why in said[student], student
     assert "arange(8.0)" not in toy.page("reads").partition("<h3>")[0]
     assert not list(toy.out.rglob("*escape*"))
 

@@ -192,17 +192,18 @@ socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET)
 socket.socket(9, socket.SOCK_SEQPACKET)
 socket.socket().connect('\0/tmp/.X11-unix/X0')
 open(CONNECTION, 'w')
-os.replace('/tmp/x', CONNECTION)
+os.replace(OWN, CONNECTION)
 """
 
 
 def test_little_is_seen_and_less_is_possible(execute):
     lines = REFUSED.strip().splitlines()
+    own = f"/tmp/own-{os.getpid()}"   # no other program on this machine has written it
     ended, said = execute(
-        """
+        f"OWN = {own!r}" + """
 import ctypes, glob, mmap, os, resource, socket, subprocess
 CONNECTION = glob.glob('/tmp/lab-*/k.json')[0]
-open('/tmp/x', 'w').write('own')
+open(OWN, 'w').write('own')
 libc = ctypes.CDLL(None, use_errno=True)
 def libc_call(name, *arguments):
     if getattr(libc, name)(*arguments) == -1:
@@ -211,7 +212,7 @@ def libc_call(name, *arguments):
         "print([name for name in os.listdir('/') if name != 'lost+found'])",
         "print(dict(os.environ))",
         "print(os.getuid(), len([name for name in os.listdir('/proc') if "
-        "name.isdigit()]), os.path.exists('/tmp/x'))", *lines)
+        "name.isdigit()]), os.path.exists(OWN))", *lines)
     assert ended is None
     assert said[0] == ""
     assert set(eval(said[1])) <= {"bin", "sbin", "lib", "lib32", "lib64", "usr", "etc",
@@ -219,9 +220,9 @@ def libc_call(name, *arguments):
                                   sys.prefix.split("/")[1],
                                   sys.base_prefix.split("/")[1]}
     assert "token" not in said[2] and "'LAB_DATA': '/data'" in said[2]
-    uid, processes, own = said[3].split()
-    assert uid == "65534" and int(processes) < 6 and own == "True"
-    assert not os.path.exists("/tmp/x")
+    uid, processes, there = said[3].split()
+    assert uid == "65534" and int(processes) < 6 and there == "True"
+    assert not os.path.exists(own)
     possible = [line for line, word in zip(lines, said[4:])
                 if not word.endswith("Error")]
     assert not possible

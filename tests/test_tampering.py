@@ -92,14 +92,20 @@ IN_VAIN = {
 }
 
 
+# Attacks on the checks, and attacks that are no more than a wrong answer.
+ON_CHECKS = [name for name, (_, content, points) in HOSTILE.items()
+             if points == (0, 0) and "grade_id" in content]
+WRONG_ANSWERS = ["sys_exit", "rebinds", "own_tensor"]
+
+
 @pytest.fixture(scope="module")
 def judged():
     """{name: (notes, points)} of all that is above, in one process."""
     texts = {name: attack(f"{source}\n{LIAR}")
              for name, (source, _) in TAMPERING.items()}
     texts |= {name: attack(f"{source}\n{LIAR}") for name, source in IN_VAIN.items()}
-    texts |= {f"hostile {name}": content for name, (_, content, points)
-              in HOSTILE.items() if points == (0, 0) and "grade_id" in content}
+    texts |= {f"hostile {name}": HOSTILE[name][1]
+              for name in ON_CHECKS + WRONG_ANSWERS}
     texts |= {f"honest {name}": content for name, (_, content, _) in HONEST.items()}
     done = subprocess.run([sys.executable, HERE / "judge.py"], text=True,
                           input=json.dumps(texts), capture_output=True,
@@ -123,13 +129,18 @@ def test_it_is_in_vain(judged, name):
     assert not any("tampered" in why for _, why in notes)
 
 
-@pytest.mark.parametrize("name", [
-    name for name, (_, content, points) in HOSTILE.items()
-    if points == (0, 0) and "grade_id" in content])
+@pytest.mark.parametrize("name", ON_CHECKS)
 def test_attacks_on_the_checks_are_seen(judged, name):
     notes, points = judged[f"hostile {name}"]
     assert points == [0, 0]
     assert any(why.startswith("tampered with: ") for _, why in notes)
+
+
+@pytest.mark.parametrize("name", WRONG_ANSWERS)
+def test_attacks_that_change_nothing_are_wrong_answers(judged, name):
+    notes, points = judged[f"hostile {name}"]
+    assert points == [2, 0] == [*HOSTILE[name][2]]
+    assert not any("tampered" in why for _, why in notes)
 
 
 @pytest.mark.parametrize("name", HONEST)

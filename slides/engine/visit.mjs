@@ -57,6 +57,7 @@ async function prepare(patience) {
     if (Date.now() > end) return [`The slides were not laid out within ${patience / 1000} s.`];
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
+  document.body.getBoundingClientRect(); // asks for the fonts of all pages
   await document.fonts.ready;
   const faults = all(".failure").map((failure) =>
     `${sourceOf(failure)}: A diagram cannot be drawn: ${failure.textContent?.split("\n")[0]}`);
