@@ -105,7 +105,7 @@ def test_honest_work_gets_its_points(toy):
 # test_tampering.py, that a kernel is ended by its limits for test_sandbox.py.
 MECHANISMS = {
     "endless": "took too long", "unstoppable": "", "gigabyte": "printed more than",
-    "one_gigabyte": "", "forks": "processes and threads", "memory": "of memory",
+    "one_gigabyte": "", "forks": "", "memory": "of memory",
     "exit": "ended its own process", "kill_all": None,
     "edited_checks": "was edited", "deleted_checks": "missing: square-checks",
     "reads": "quotes hidden tests", "invalid": "not valid Python",
