@@ -6,25 +6,32 @@ import sys
 from itertools import zip_longest
 
 from lab import results, runs, terminal
+from lab.charts import bars, box, confusion, grouped_bars, points
 from lab.diagrams import architecture
+from lab.flows import flow
+from lab.heatmaps import Heatmap, cells, frame, heatmaps, signed, table
 from lab.look import (BESIDE, FULL, HEAVY, PALETTE, SMALL, TEXT, THIN, TITLE, array,
                       as_picture, canvas, color, crop, darken, quietly, settle, sheet,
                       spread, stretch, width)
 
 __all__ = [
-    "BESIDE", "FULL", "HEAVY", "PALETTE", "SMALL", "TEXT", "THIN", "TITLE", "annotate",
-    "architecture", "band", "bars", "color", "confusion", "crop", "curves",
-    "feature_maps", "filters", "heated", "images", "label_lines", "panels", "points",
-    "prediction", "save", "sheet", "width",
+    "BESIDE", "FULL", "HEAVY", "PALETTE", "SMALL", "TEXT", "THIN", "TITLE", "Heatmap",
+    "annotate", "architecture", "band", "bars", "cells", "color", "confusion", "crop",
+    "curves", "dots", "feature_maps", "filters", "flow", "frame", "grouped_bars",
+    "heated", "heatmaps", "images", "label_lines", "panels", "points", "prediction",
+    "save", "sheet", "table", "width",
 ]
 
 
 def panels(n=1, size=FULL, xlabel="", ylabel="", titles=(), roles=(), sharey=True):
     """A figure with n empty axes side by side, in our look.
 
-    titles and roles ("idea", "control", …) name and colour them. Returns the
-    figure and the list of axes. Draw lines with label=…, then call label_lines.
+    titles and roles ("idea", "control", …) name and colour them. An axis whose label
+    ends in (%) takes shares, 0..1. Returns the figure and the list of axes. Draw
+    lines with label=…, then call label_lines.
     """
+    from matplotlib.ticker import PercentFormatter
+
     figure = canvas(size)
     figure.set_layout_engine("constrained", wspace=0.04)
     axes = list(figure.subplots(1, n, sharey=sharey, squeeze=False)[0])
@@ -32,6 +39,9 @@ def panels(n=1, size=FULL, xlabel="", ylabel="", titles=(), roles=(), sharey=Tru
     for axis in axes:
         axis.set_xlabel(xlabel)
         axis.margins(x=0)
+        for side, label in (axis.xaxis, xlabel), (axis.yaxis, ylabel):
+            if label.endswith("(%)"):
+                side.set_major_formatter(PercentFormatter(1, symbol=""))
     for axis, title, role in zip_longest(axes, titles, roles):
         axis.set_title(title or "", color=color(role or "ink"))
     return figure, axes
@@ -116,43 +126,6 @@ def band(axis, x, runs, role, label, **style):
     axis.plot(x, runs.mean(0), label=label, color=color(role), **style)
 
 
-def points(axis, places, roles=None, size=SMALL):
-    """Mark each {label: (x, y)} and write its label beside it, none over another.
-
-    roles: {label: role}, "idea" where nothing is said. Call it when the limits and
-    scales of the axis are set.
-    """
-    import numpy as np
-
-    settle(axis.figure)
-    taken = [axis.transData.transform(place) + [[-8, -8], [8, 8]]
-             for place in places.values()]
-    box = axis.bbox
-    for label, place in places.items():
-        role = (roles or {}).get(label, "idea")
-        axis.plot(*place, "o", color=color(role), markersize=11, clip_on=False,
-                  label="_" + label)
-        wide, high = width(axis.figure, label, size=size), 1.2 * size
-        x, y = axis.transData.transform(place)
-
-        def overlap(offset):
-            low = np.array([x, y]) + offset - (0, high / 2)
-            top = low + (wide, high)
-            outside = np.maximum(0, [box.x0 - low[0], top[0] - box.x1 - 8,
-                                     box.y0 - low[1], top[1] - box.y1]).sum()
-            return 100 * outside + sum(
-                np.maximum(0, np.minimum(top, end) - np.maximum(low, start)).prod()
-                for start, end in taken)
-
-        offsets = [(13, 0), (-13 - wide, 0), (-wide / 2, 20), (-wide / 2, -20),
-                   (10, 14), (10, -14), (-10 - wide, 14), (-10 - wide, -14)]
-        offset = min(offsets, key=overlap)
-        corner = np.array([x, y]) + offset - (0, high / 2)
-        taken.append(np.array([corner, corner + (wide, high)]))
-        axis.annotate(label, place, offset, textcoords="offset points", size=size,
-                      va="center_baseline", color=color(role), annotation_clip=False)
-
-
 def curves(comparison, ylabel, xlabel="epoch", note=None, size=FULL):
     """Training curves side by side, the control beside the idea.
 
@@ -189,6 +162,40 @@ def curves(comparison, ylabel, xlabel="epoch", note=None, size=FULL):
         line = next(line for line in axis.lines if line.get_label() == label)
         epoch = min(epoch, len(line.get_xdata()))  # a quick run has only one
         annotate(axis, epoch, line.get_ydata()[epoch - 1], text)
+    return figure
+
+
+def dots(rows, xlabel, columns, span=0.0):
+    """Draw a line for each label: its values as points, their median as a bar.
+
+    rows: {label: (role, values, texts)}; the texts stand right of the points, below
+    the headings in columns. The axis covers at least `span`: a small difference is
+    to look small.
+    """
+    import numpy as np
+
+    figure, (axis,) = panels(xlabel=xlabel)
+    axis.grid(axis="y", visible=False)
+    axis.grid(axis="x", visible=True)
+    axis.margins(x=0.06)
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set_ylim(len(rows) - 0.5, -0.6)
+    for row, (role, values, _) in enumerate(rows.values()):
+        median = np.median(values)
+        style = {"color": color(role), "clip_on": False}
+        axis.plot(values, [row] * len(values), "o", alpha=0.55, markersize=9, **style)
+        axis.plot(median, row, "|", markersize=26, markeredgewidth=5, **style)
+    low, high = axis.get_xlim()
+    axis.set_xlim(left=min(low, high - span))
+    right = 0
+    for heading, texts in zip(columns, zip(*(texts for *_, texts in rows.values()))):
+        right += 30 + max(width(figure, text) for text in [heading, *texts])
+        for row, text in [(-0.75, heading), *enumerate(texts)]:
+            axis.annotate(
+                text, (1, row), (right, 0), xycoords=axis.get_yaxis_transform(),
+                textcoords="offset points", ha="right", va="center_baseline",
+                color=color("muted" if row < 0 else "ink"),
+                annotation_clip=False)
     return figure
 
 
@@ -260,24 +267,14 @@ def filters(weight, size=BESIDE):
     step = min((size[0] - 4 + gap) / columns, (size[1] - key + gap) / rows)
     for k, kernel in enumerate(weight.reshape(-1, *weight.shape[2:])):
         row, column = divmod(k, columns)
-        _show(axis, _signed(kernel / strongest), 2 + column * step, 2 + row * step,
+        _show(axis, signed(kernel / strongest), 2 + column * step, 2 + row * step,
               step - gap, step - gap)
     y = rows * step + key / 2
     for x, role, word in ((2, "control", "negative"), (140, "idea", "positive")):
-        axis.add_patch(_box(x, y - 8, 16, 16, color(role)))
+        axis.add_patch(box(x, y - 8, 16, 16, color(role)))
         axis.text(x + 26, y, word, va="center_baseline", color=color(role), size=SMALL)
     crop(figure, y + 16)
     return figure
-
-
-def _signed(values):
-    """Weights in -1..1 as pictures whose paper shows where they are near zero."""
-    import numpy as np
-    from matplotlib.colors import to_rgb
-
-    roles = np.where(values[..., None] < 0, to_rgb(color("control")),
-                     to_rgb(color("idea")))
-    return np.concatenate([roles, np.abs(values)[..., None]], -1)
 
 
 def feature_maps(model, image, layers, maps=6, size=FULL):
@@ -375,72 +372,6 @@ def _outputs(model, image, layers):
     return outputs
 
 
-def confusion(matrix, classes, size=BESIDE):
-    """Counts (true class, predicted class): hits blue, mistakes vermilion."""
-    import numpy as np
-
-    counts = array(matrix)
-    n = len(classes)
-    figure, axis = sheet(size)
-    names = [str(name) for name in classes]
-    longest = max(width(figure, name, size=SMALL) for name in names)
-    left, top = longest + 44, 62
-    wide, high = (size[0] - left - 2) / n, (size[1] - top - 2) / n
-    turned = longest > wide - 8
-    if turned:
-        top = longest + 44
-        high = (size[1] - top - 2) / n
-    worst = max(1, (counts * (1 - np.eye(n))).max())
-    for row in range(n):
-        y = top + (row + 0.5) * high
-        axis.text(left - 10, y, names[row], ha="right", va="center_baseline",
-                  size=SMALL)
-        for column in range(n):
-            x = left + (column + 0.5) * wide
-            count = int(counts[row, column])
-            hit = row == column
-            share = count / max(1, counts[row].sum()) if hit else count / worst
-            strength = 0.1 + (0.9 if hit else 0.35) * share
-            role = "idea" if hit else "control"
-            axis.add_patch(_box(x - wide / 2 + 1.5, y - high / 2 + 1.5, wide - 3,
-                                high - 3, color(role, strength) if count
-                                else color("panel")))
-            if count:
-                axis.text(x, y, f"{count:,}", ha="center", va="center_baseline",
-                          size=SMALL, weight="bold" if hit else "normal",
-                          color=color("paper" if strength > 0.55 else "ink"))
-    for column, name in enumerate(names):
-        axis.text(left + (column + 0.5) * wide, top - 10, name, size=SMALL,
-                  ha="center", va="bottom", rotation=90 if turned else 0)
-    muted = {"color": color("muted"), "size": SMALL}
-    axis.text(left + n * wide / 2, 18, "predicted", ha="center", **muted)
-    axis.text(16, top + n * high / 2, "true", rotation=90, ha="center", va="center",
-              **muted)
-    return figure
-
-
-def bars(values, unit="", roles=None, digits="{:,}", size=FULL):
-    """A bar for each {label: value}, the value with its unit at its end.
-
-    roles: {label: role}, muted where nothing is said. digits: how to write a value.
-    """
-    figure, axis = sheet(size)
-    left = max(width(figure, label) for label in values) + 16
-    texts = [f"{digits.format(value)} {unit}".strip() for value in values.values()]
-    room = size[0] - left - max(width(figure, text, weight="bold") for text in texts)
-    step = min(72, size[1] / len(values))
-    for row, ((label, value), text) in enumerate(zip(values.items(), texts)):
-        y = (row + 0.5) * step
-        role = (roles or {}).get(label, "muted")
-        length = (room - 16) * value / max(values.values())
-        axis.text(0, y, label, va="center_baseline")
-        axis.add_patch(_box(left, y - step * 0.32, length, step * 0.64, color(role)))
-        axis.text(left + length + 10, y, text, va="center_baseline", weight="bold",
-                  color=color(role))
-    crop(figure, len(values) * step)
-    return figure
-
-
 def heated(picture, heat):
     """A picture (H, W) or (H, W, 3), 0..1, tinted vermilion where heat (H, W) is 1."""
     import numpy as np
@@ -475,7 +406,7 @@ def prediction(picture, heat, found, title="Grad-CAM of the best answer", size=F
         y = 42 + k * side / len(found)
         role = "idea" if k == 0 else "muted"
         axis.text(left, y + 14, name, size=18, va="center_baseline")
-        axis.add_patch(_box(left, y + 28, max(room * share, 2), 22, color(role)))
+        axis.add_patch(box(left, y + 28, max(room * share, 2), 22, color(role)))
         axis.text(left + room * share + 10, y + 39, f"{share:.1%}", size=18,
                   va="center_baseline", weight="bold", color=color(role))
     crop(figure, side + 46)
@@ -534,10 +465,3 @@ def _show(axis, picture, x, y, wide, high, role="lines", thickness=1.5):
                 vmin=0, vmax=1)
     axis.add_patch(Rectangle((x, y), wide, high, fill=False, edgecolor=color(role),
                              linewidth=thickness))
-
-
-def _box(x, y, wide, high, face):
-    from matplotlib.patches import FancyBboxPatch
-
-    return FancyBboxPatch((x, y), wide, high, boxstyle="round,pad=0,rounding_size=3",
-                          facecolor=face, linewidth=0)

@@ -1,0 +1,132 @@
+"""Comparisons in which each side has its chance: one rule chooses its learning rate.
+
+The rule: of the rates in args.rates the one with the lowest training loss after the
+last epoch, on average over two seeds that are not shown; while the best rate is at an
+edge, the grid goes on there. What was chosen is kept in static/results, so that a demo
+need not choose again; --tune does.
+"""
+
+import math
+from dataclasses import replace
+
+from lab import parallel, results, runs
+
+SEEDS = 100, 101   # of the trainings that choose; seeds that are shown begin at 0
+MOST = 12          # rates that are tried for one side
+
+
+def train(sides, args, field="lr"):
+    """Train each side for every seed, at the rate chosen for it: {name: [Trained]}.
+
+    sides: {name: (function, *arguments)}; function(*arguments, args, seed) is
+    memoized and returns Trained. field: the setting that is chosen, "lr" from
+    args.rates. A value that was asked for (--lr) holds for all sides. --quick trains
+    one seed of each. Final metrics are recorded, with the choices, under the names.
+    """
+    chosen = choose(sides, args, field)
+    seeds = args.seeds[:1] if args.quick else args.seeds
+    calls = {name: [(*side, replace(args, **{field: chosen[name]}), seed)
+                    for seed in seeds] for name, side in sides.items()}
+    parallel.precompute(sum(calls.values(), []))
+    trained = {name: [function(*arguments) for function, *arguments in those]
+               for name, those in calls.items()}
+    for name, those in trained.items():
+        histories = [each.history for each in those]
+        results.record_runs(name, histories)
+        results.record(f"{name}_{field}", chosen[name])
+        runs.current().sides[name] = {
+            "field": field, "value": chosen[name], "seeds": len(seeds),
+            "epochs": len(histories[0]["loss"]), "flat": _is_flat(histories),
+            **_known(args).get(f"{name}.{field}", {"tried": None})}
+    return trained
+
+
+def chosen(name, args, field="lr"):
+    """The settings of one side, at the rate chosen for it."""
+    value = choose({name: None}, args, field)[name]
+    return replace(args, **{field: value})
+
+
+def choose(sides, args, field="lr"):
+    """Choose the rate of each side, unless that is recorded or asked for: {name: rate}.
+
+    With --quick, in a notebook and on a slide a side without a record gets the middle
+    of the grid.
+    """
+    if getattr(args, field) is not None:
+        return dict.fromkeys(sides, getattr(args, field))
+    known, rates = _known(args), sorted(getattr(args, _grid(field)))
+    missing = {name: side for name, side in sides.items()
+               if f"{name}.{field}" not in known}
+    if missing and (args.quick or runs.current().display):
+        known |= {f"{name}.{field}": {"value": rates[len(rates) // 2]}
+                  for name in missing}
+    elif missing:
+        _tune(missing, args, field, rates)
+        known = _known(args)
+    return {name: known[f"{name}.{field}"]["value"] for name in sides}
+
+
+def _tune(sides, args, field, rates):
+    """Try rates for each side, all that are still to be tried side by side."""
+    tried = {name: {} for name in sides}
+    waiting = dict.fromkeys(sides, rates)
+    while any(waiting.values()):
+        calls = {(name, rate): [(*sides[name], replace(args, **{field: rate}), seed)
+                                for seed in SEEDS]
+                 for name, wanted in waiting.items() for rate in wanted}
+        parallel.precompute(sum(calls.values(), []))
+        for (name, rate), those in calls.items():
+            tried[name][rate] = _loss([function(*arguments)
+                                       for function, *arguments in those])
+        waiting = {name: _beyond(losses) for name, losses in tried.items()}
+    for name, losses in tried.items():
+        best = min(losses, key=losses.get)
+        print(f"{name}: {field} {best:g}, of "
+              + ", ".join(f"{rate:g}" for rate in sorted(losses)), flush=True)
+        runs.current().choices[f"{name}.{field}"] = {
+            "value": best, "rule": "lowest training loss", "tuning_seeds": list(SEEDS),
+            "tried": {f"{rate:g}": loss for rate, loss in sorted(losses.items())}}
+
+
+def _beyond(losses):
+    """The rate to try next because the best one is at an edge of the grid, if any."""
+    rates = sorted(losses)
+    best, step = min(losses, key=losses.get), rates[-1] / rates[-2]
+    if len(rates) >= MOST or best not in (rates[0], rates[-1]):
+        return []
+    if best == rates[-1]:
+        return [float(f"{best * step:.3g}")]
+    return [float(f"{best * rates[0] / rates[1]:.3g}")]
+
+
+def _loss(trained):
+    """The mean loss of the last epoch; a training that diverged has lost."""
+    mean = sum(each.history["loss"][-1] for each in trained) / len(trained)
+    return mean if math.isfinite(mean) else math.inf
+
+
+def _known(args):
+    """{"NAME.FIELD": choice} of this run and, without --tune, of the committed record.
+
+    On other data a choice holds that was made there.
+    """
+    current = runs.current()
+    recorded = {} if args.tune else results.read(
+        runs.RECORDS / f"{current.module}.json").get("choices", {})
+    return {**recorded.get(current.name, {}), **current.choices}
+
+
+def _grid(field):
+    return field.replace("lr", "rates")
+
+
+def _is_flat(histories):
+    """Whether the last quarter of the epochs lowers the loss by less than a 20th."""
+    losses = [sum(values) / len(values)
+              for values in zip(*(history["loss"] for history in histories))]
+    quarter = math.ceil(len(losses) / 4)
+    if len(losses) <= quarter:
+        return False
+    fell = losses[0] - losses[-1]
+    return losses[-1 - quarter] - losses[-1] <= fell / 20
