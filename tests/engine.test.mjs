@@ -258,24 +258,13 @@ describe("a module", () => {
   });
 
   test("its hash is of code, its own and of the modules that it imports", () => {
-    const python = `
-import hashlib, pathlib, re
-def strip(text):
-    lines = [line.rstrip() for line in text.split("\\n")]
-    return "".join(line + "\\n" for line in lines if line and not line.lstrip().startswith("#"))
-def closure(name, found):
-    found.add(name)
-    for line in pathlib.Path("code", name + ".py").read_text(encoding="utf-8").split("\\n"):
-        match = re.match(r"\\s*(?:from|import)\\s+([A-Za-z_]\\w*)", line)
-        if match and match[1] not in found and pathlib.Path("code", match[1] + ".py").is_file():
-            closure(match[1], found)
-    return found
-text = "".join(n + "\\n" + strip(pathlib.Path("code", n + ".py").read_text(encoding="utf-8")) for n in sorted(closure("net", set())))
-print(hashlib.sha256(text.encode()).hexdigest())`;
-    assert.equal(execFileSync("python3", ["-c", python], { cwd: root, encoding: "utf8" }).trim(), hash);
+    const python = "import pathlib, sys; from lab import source; print(source.module_hash(pathlib.Path(sys.argv[1])))";
+    const env = { ...process.env, PYTHONPATH: path.join(repository, "code") };
+    assert.equal(execFileSync("python3", ["-c", python, net], { encoding: "utf8", env }).trim(), hash);
     const original = readFileSync(net, "utf8");
     const hashOf = (/** @type {string} */ text) => readModule(write("code/net.py", text)).hash;
     assert.equal(hashOf(original.replaceAll("\n", "  \r\n").replace("# after Net", "# other\n\n   # comment")), hash);
+    assert.equal(hashOf(`"""Of the module."""\n${original.replaceAll(/^( *)(def .*:)\n/gm, '$1$2\n$1    """What\n it does."""\n')}`), hash);
     assert.notEqual(hashOf(original.replace("x + 1", "x + 2")), hash);
     assert.equal(hashOf(original), hash);
     const block = readFileSync(path.join(root, "code/blocks.py"), "utf8");

@@ -277,10 +277,11 @@ def test_a_notebook_prints_and_writes_nothing(begin, tmp_path, capsys):
 
 def test_the_hash_is_of_code_and_imported_modules(tmp_path):
     (tmp_path / "b.py").write_text(
-        "\n# note\nimport a, torch  \n\n    # x\ny = 1  # z\n")
+        '"""What it is,\n# and more."""\n# note\nimport a, torch  \n\n    # x\n'
+        'y = 1  # z\nclass Y: """Doc."""\ndef f():\n    \'Doc.\'\n    "é", y\n')
     (tmp_path / "a.py").write_text("from lab import cli\r\nif b:\r\n    import b\r\n")
     expected = ("a\nfrom lab import cli\nif b:\n    import b\n"
-                "b\nimport a, torch\ny = 1  # z\n")
+                'b\nimport a, torch\ny = 1  # z\nclass Y:\ndef f():\n    "é", y\n')
     digest = hashlib.sha256(expected.encode()).hexdigest()
     assert module_hash(tmp_path / "b.py") == digest
     assert module_hash(tmp_path / "a.py") == digest

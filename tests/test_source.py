@@ -24,6 +24,8 @@ console.log(JSON.stringify(Object.fromEntries(process.argv.slice(1).map(read))))
 """
 NASTY = '''# %% [markdown]
 # # Nasty
+"""Of the module, \\""" # inside
+é."""; y = 1
 
 # %%
 import resnet, torch
@@ -70,6 +72,42 @@ class Outer:
 
 
 class One: pass
+
+
+class Error(Exception): """Said in one line, é."""   # and a comment
+
+
+def documented(x: str = "é"):  # a comment
+    # another
+
+    r\'\'\'Raw, with two
+    # lines.\'\'\'
+    """No docstring."""
+    class Local:
+        u"""Of a class in a function."""; "a" "second statement"
+    return lambda: "not one"
+
+
+async def joined():
+    "Of two" \\
+        'parts.'
+
+
+def not_documented():
+    ("in parentheses")
+
+
+def formatted(): f"{x}"
+
+
+def partly():
+    "a" f"{x}"
+
+
+def raw_bytes():
+    b"none"
+    if x:
+        "none either"
 
 
 if True:

@@ -79,16 +79,17 @@ def imported_modules(text, folder):
 
 
 def module_hash(path):
-    """SHA-256 of a module and the modules beside it that it imports, transitively.
+    """Compute the SHA-256 of a module and the modules beside it that it imports.
 
-    Blank and comment-only lines don't count.
+    Blank lines, comment-only lines and docstrings don't count, so that better words
+    make no training stale.
     """
     found, waiting = {}, [path]
     while waiting:
         module = waiting.pop()
         if module.stem not in found:
             text = read(module)
-            stripped = [line.rstrip() for line in lines_of(text)]
+            stripped = [line.rstrip() for line in lines_without_docstrings(text)]
             found[module.stem] = "".join(f"{line}\n" for line in stripped
                                          if line and not line.lstrip().startswith("#"))
             waiting += imported_modules(text, module.parent)
@@ -96,6 +97,29 @@ def module_hash(path):
     for name, source in sorted(found.items()):
         digest.update(f"{name}\n{source}".encode())
     return digest.hexdigest()
+
+
+def lines_without_docstrings(text):
+    """Empty the docstrings of a module's lines, and change nothing else."""
+    lines = lines_of(text)
+    for node in ast.walk(ast.parse(text)):
+        if docstring := _docstring(node):
+            first, last = docstring.lineno - 1, docstring.end_lineno - 1
+            # ast counts columns in bytes
+            before = lines[first].encode()[:docstring.col_offset].decode()
+            after = lines[last].encode()[docstring.end_col_offset:].decode()
+            lines[first:last + 1] = [before + after] + (last - first) * [""]
+    return lines
+
+
+def _docstring(node):
+    """The statement that is the docstring of a module, class or function, or None."""
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    first = node.body[0] if isinstance(node, kinds) and node.body else None
+    is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+    # A statement in parentheses begins before its value: slides show it as code.
+    return first if is_text and isinstance(first.value.value, str) and (
+        first.col_offset == first.value.col_offset) else None
 
 
 def _cell(title, lines, start, end):

@@ -35,11 +35,11 @@ export class Module {
     this.lines = this.source.split("\n");
     this.header = readHeader(this.lines);
     this.cells = readCells(this.lines);
-    this.stripped = strip(this.lines);
     this.imports = importedNames(this.lines);
     this.parse = once(() => python.parse(this.source));
     this.define = once(() => readDefinitions(this.tree, this.source, this.lines));
     this.draw = once(() => readFigures(this));
+    this.strip = once(() => strip(withoutDocstrings(this.tree, this.source)));
     this.cellStarts = [0, ...Array.from(this.source.matchAll(/^# %%/gm), ({ index }) => index)];
     /** @type {Map<number, Tree>} */
     this.cellTrees = new Map();
@@ -83,11 +83,11 @@ export class Module {
     return hasError(tree) ? this.tree : tree;
   }
 
-  /** Changes with the code of this module and of the project modules it imports, not with comments. */
+  /** Changes with the code of this module and of the project modules it imports, not with comments and docstrings. */
   get hash() {
     const modules = [...this.withImports().values()].sort((a, b) => (a.name < b.name ? -1 : 1));
     const hash = createHash("sha256");
-    for (const module of modules) hash.update(`${module.name}\n${module.stripped}`);
+    for (const module of modules) hash.update(`${module.name}\n${module.strip()}`);
     return hash.digest("hex");
   }
 
@@ -126,9 +126,43 @@ function hasError(tree) {
   return found;
 }
 
-/** @param {string[]} lines */
-function strip(lines) {
-  const code = lines.map((line) => line.trimEnd()).filter((line) => !/^\s*(#|$)/.test(line));
+/**
+ * @param {Tree} tree
+ * @param {string} source
+ */
+function withoutDocstrings(tree, source) {
+  let text = "";
+  let end = 0;
+  tree.iterate({
+    enter({ node }) {
+      const docstring = docstringOf(node, source);
+      if (!docstring) return;
+      text += source.slice(end, docstring.from);
+      end = docstring.to;
+    },
+  });
+  return text + source.slice(end);
+}
+
+/**
+ * @param {import("@lezer/common").SyntaxNode} node
+ * @param {string} source
+ * @returns {import("@lezer/common").SyntaxNode | null} the docstring, if node is a module or the body of a definition
+ */
+function docstringOf(node, source) {
+  if (node.name !== "Script" && !/^(Class|Function)Definition$/.test(node.parent?.name ?? "")) return null;
+  let first = node.name === "Script" || node.name === "Body" ? node.firstChild : null;
+  while (first && /^(:|Comment)$/.test(first.name)) first = first.nextSibling;
+  if (first?.name === "StatementGroup") first = first.firstChild;
+  const text = first?.name === "ExpressionStatement" ? first.firstChild : null;
+  const isText = text && /^(Continued)?String$/.test(text.name) && !text.getChild("FormatString")
+    && /^[ru]?["']/i.test(source.slice(text.from, text.from + 2));
+  return isText ? text : null;
+}
+
+/** @param {string} source */
+function strip(source) {
+  const code = source.split("\n").map((line) => line.trimEnd()).filter((line) => !/^\s*(#|$)/.test(line));
   return code.map((line) => `${line}\n`).join("");
 }
 
