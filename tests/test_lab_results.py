@@ -99,6 +99,16 @@ def test_help_has_the_defaults_of_the_data_set(begin, capsys):
     assert "learning rate (default 0.1)" in said and "(default digits)" in said
 
 
+def test_settings_are_recorded_by_data_set():
+    """Those that are numbers and a module's own."""
+    recorded = cli.values(SETTINGS)
+    assert [key for key in recorded if key.startswith("digits.")] == [
+        "digits.batch_size", "digits.depths.0", "digits.depths.1", "digits.dropout",
+        "digits.epochs", "digits.lr", "digits.runs"]
+    assert (recorded["digits.depths.0"], recorded["digits.depths.1"]) == (56, 20)
+    assert (recorded["digits.epochs"], recorded["mnist.epochs"]) == (20, 8)
+
+
 def test_settings_are_values(begin):
     """Equal ones are one key of a cache, changed ones another."""
     args = begin()
@@ -247,6 +257,7 @@ def test_a_record_keeps_other_runs(begin, tmp_path, capsys):
     results.save({"parameters": 61707})
     found = json.loads((tmp_path / "results" / "toy.json").read_text())
     assert found["facts"] == {"hash": "abc", "values": {"parameters": 61707}}
+    assert found["settings"] == {"hash": "abc", "values": cli.values(SETTINGS)}
     assert found["demo"]["values"] == {"test_accuracy": 0.5, "worst": None}
     assert found["mnist"]["values"] == {"test_accuracy": 0.75}
     assert found["demo"]["samples"] == {"train": 1400, "test": 397}
@@ -318,7 +329,7 @@ def house(tmp_path, monkeypatch):
                    'figures.images(x), "a")\n    figures.save(y, "b", format="png")\n')
     source = {"module": "toy", "run": "demo", "hash": module_hash(toy)}
     (tmp_path / "results" / "toy.json").write_text(
-        json.dumps({"facts": source, "demo": source}))
+        json.dumps({"facts": source, "settings": source, "demo": source}))
     for name in ("a.svg", "a.dark.svg"):
         (tmp_path / "img" / name).write_text("<dc:description>" + json.dumps(
             source).replace('"', "&quot;") + "</dc:description>")
