@@ -103,8 +103,8 @@ def test_settings_are_recorded_by_data_set():
     """Those that are numbers and a module's own."""
     recorded = cli.values(SETTINGS)
     assert [key for key in recorded if key.startswith("digits.")] == [
-        "digits.batch_size", "digits.depths.0", "digits.depths.1", "digits.dropout",
-        "digits.epochs", "digits.lr", "digits.runs"]
+        "digits.epochs", "digits.batch_size", "digits.lr", "digits.dropout",
+        "digits.runs", "digits.depths.0", "digits.depths.1"]
     assert (recorded["digits.depths.0"], recorded["digits.depths.1"]) == (56, 20)
     assert (recorded["digits.epochs"], recorded["mnist.epochs"]) == (20, 8)
 
@@ -346,8 +346,9 @@ def test_a_comment_makes_nothing_stale_a_statement_everything(house):
     house.write_text("# comment\n\n" + house.read_text())
     assert refresh.stale(house) == []
     house.write_text("changed = 1\n" + house.read_text())
-    assert refresh.stale(house) == ["facts in toy.json", "demo in toy.json",
-                                    "a.dark.svg", "a.svg", "b.png"]
+    assert refresh.stale(house) == ["facts in toy.json", "settings in toy.json",
+                                    "demo in toy.json", "a.dark.svg", "a.svg",
+                                    "b.png"]
 
 
 @pytest.mark.parametrize("file", ["a.svg", "a.dark.svg", "b.png"])
@@ -366,4 +367,5 @@ def test_check_lists_what_is_stale_and_runs_nothing(house, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         refresh.main()
     assert end.value.code == 1
-    assert capsys.readouterr().out == "toy.py: facts in toy.json, demo in toy.json\n"
+    assert capsys.readouterr().out == (
+        "toy.py: facts in toy.json, settings in toy.json, demo in toy.json\n")

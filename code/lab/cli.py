@@ -126,12 +126,13 @@ def values(settings):
     """
     own = {}
     for data, chosen in settings.items():
-        for name in {each.name for each in fields(chosen)} - _SHARED:
+        for name in [each.name for each in fields(chosen) if each.name not in _SHARED]:
             value = getattr(chosen, name)
-            own |= {f"{data}.{name}.{i}": item for i, item in enumerate(value)} if (
-                isinstance(value, tuple)) else {f"{data}.{name}": value}
-    return {key: own[key] for key in sorted(own)
-            if type(own[key]) in (int, float)}
+            if isinstance(value, tuple):
+                own |= {f"{data}.{name}.{i}": item for i, item in enumerate(value)}
+            else:
+                own[f"{data}.{name}"] = value
+    return {key: value for key, value in own.items() if type(value) in (int, float)}
 
 
 def in_notebook():

@@ -299,7 +299,7 @@ class SlideReader {
     const child = children[i];
     const isImage = child.type === "image";
     const end = isImage ? i : children.findIndex((other, j) => j > i && other.type === "link_close");
-    const text = textOf(isImage ? child.children ?? [] : children.slice(i + 1, end)).trim();
+    const text = (isImage ? contentOf(child.children ?? []) : textOf(children.slice(i + 1, end))).trim();
     const href = String(child.attrGet(isImage ? "src" : "href"));
     /** @type {Link} */
     const link = {
@@ -395,8 +395,12 @@ function isMedia(children) {
 
 /** @param {Token[]} tokens */
 function textOf(tokens) {
-  const shown = tokens.filter(({ type }) => type !== "html_inline");
-  return shown.map(({ type, content }) => (/break$/.test(type) ? " " : content)).join("");
+  return contentOf(tokens.filter(({ type }) => type !== "html_inline"));
+}
+
+/** @param {Token[]} tokens */
+function contentOf(tokens) {
+  return tokens.map(({ type, content }) => (/break$/.test(type) ? " " : content)).join("");
 }
 
 /**

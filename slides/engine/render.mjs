@@ -280,7 +280,7 @@ class DeckRenderer {
       case "setting": return span("fact", `set in code/${module}.py`);
       case "paper": return {
         name: "a",
-        attributes: { class: "paper", href: encodeLink(url), title: protocol, target: "_blank", rel: "noopener" },
+        attributes: { class: "reported", href: encodeLink(url), title: protocol, target: "_blank", rel: "noopener" },
       };
       case "record": return span(stale ? "record stale" : "record", measuredBy(reference));
       case "proof": return span("proof", target);
