@@ -282,7 +282,7 @@ def lectures():
     """A copy of the lectures without decks, for decks to measure with."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder).resolve()
-        for name in ["code", "static", "slides/engine"]:
+        for name in ["code", "papers", "static", "slides/engine"]:
             shutil.copytree(ROOT / name, copy / name)
         for name in ["package.json", "package-lock.json", "reveal-md.json"]:
             shutil.copy(ROOT / name, copy)

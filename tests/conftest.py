@@ -154,7 +154,7 @@ def copy_lectures(tmp_path_factory):
     """copy_lectures(): a new folder with the lectures, that a test may change."""
     def copied():
         copy = tmp_path_factory.mktemp("lectures").resolve()
-        for folder in ["slides", "code", "static", "tests"]:
+        for folder in ["slides", "code", "papers", "static", "tests"]:
             shutil.copytree(TESTS.parent / folder, copy / folder)
         for file in ["reveal-md.json", "package.json"]:
             shutil.copy(TESTS.parent / file, copy)

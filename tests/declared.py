@@ -18,6 +18,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
+from lab import cli
+
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted(path.stem for path in ROOT.glob("code/*.py"))
 
@@ -115,3 +117,8 @@ def problem(module):
 def facts(module):
     """What a module computes of itself; once for all tests that ask."""
     return importlib.import_module(module).facts()
+
+
+def settings(module):
+    """The defaults of a module's own flags, as its record has them."""
+    return cli.values(importlib.import_module(module).SETTINGS)

@@ -130,11 +130,24 @@ const run = {
 };
 write("static/results/net.json", JSON.stringify({
   facts: { hash, values: { parameters: 25557032, share: 0.98851, flops: 1823456789, shape: "3x3", negative: -2.5 } },
+  settings: { hash, values: { "mnist.epochs": 5 } },
   demo: { ...run, hash, command: "python code/net.py", values: { error: 0.034 } },
   mnist: { ...run, hash: "older", command: "python code/net.py --data mnist", data: "mnist", values: { "test.accuracy": 0.989 } },
 }));
 write("static/results/blocks.json", JSON.stringify({ facts: { hash: "older", values: { depth: 3 } } }));
 write("static/results/two.json", "{");
+write("papers/noether1918.json", JSON.stringify({
+  citation: "Noether, 1918",
+  url: "https://example.org/noether?a&b",
+  results: {
+    top5_test: {
+      value: 0.0667, what: "top-5 error", where: "table 2", data: "ILSVRC-2014", split: "test", models: 7, crops: 144, verified: "not compared",
+    },
+    parameters: { value: 60e6, what: "parameters <all>", where: "section 3", verified: "equal to a test" },
+    gain: { value: 0.014, what: "top-1 error", where: "section 4", models: 1, crops: "dense", verified: "not compared" },
+  },
+}));
+write("papers/bare.json", JSON.stringify({ citation: "Bare", url: "https://example.org", results: { x: { value: 1 } } }));
 
 /** @param {string} name @param {object} provenance @param {boolean} [dark] */
 function figure(name, provenance, dark = true) {
@@ -422,6 +435,40 @@ describe("numbers and proofs", () => {
     assert.equal(references[0].key, "mnist.test.accuracy");
     assert.match(problem("[1](../static/results/net.json#mnst.accuracy)"), /no "mnst"; there is mnist/);
     assert.match(problem("[1](../static/results/none.json#demo.x)"), /no file/);
+  });
+
+  test("a setting, as its module's Settings have it", () => {
+    const { html, references } = slide("[5](../code/net.py#settings.mnist.epochs)");
+    assert.match(html, /<span class="fact" title="set in code\/net.py">5<\/span>/);
+    assert.deepEqual([references[0].kind, references[0].key], ["setting", "mnist.epochs"]);
+    assert.equal(problem("[6](../code/net.py#settings.mnist.epochs)"), "the value is 5: write 5");
+    assert.match(problem("[5](../code/net.py#settings.mnst.epochs)"), /no value "mnst.epochs"; there is mnist.epochs/);
+  });
+
+  test("a paper's number, with its protocol where it is pointed at and once in the notes", () => {
+    const html = good("[6.67 %](../papers/noether1918.json#top5_test)\n\nNote:\nSay: [6.7 %](../papers/noether1918.json#top5_test)");
+    const protocol = "Noether, 1918, table 2: top-5 error, ILSVRC-2014, test, 7 models, 144 crops \\(not compared\\)";
+    const link = `<a class="reported" href="https://example.org/noether\\?a&amp;b" title="${protocol}" target="_blank" rel="noopener">`;
+    assert.match(html, new RegExp(`${link}6.67 %</a>.*Say: ${link}6.7 %</a>`, "s"));
+    assert.match(html, new RegExp(`<p>Numbers</p><ul><li>6.67 %, 6.7 %: ${protocol}</li></ul></aside>`));
+    assert.match(good("[60 million](../papers/noether1918.json#parameters)"), /<aside class="notes"><p>Numbers<\/p>.*parameters &lt;all&gt; \(equal/);
+    assert.match(good("[1.4 points](../papers/noether1918.json#gain)"), /section 4: top-1 error, one model, dense \(/);
+    assert.equal(problem("[6.6 %](../papers/noether1918.json#top5_test)"), "the value is 0.0667: write 6.7 %");
+    assert.match(problem("[1 %](../papers/noether1918.json#top5_tst)"), /no result "top5_tst"; there is top5_test/);
+    assert.match(problem("[1 %](../papers/noether1919.json#top5)"), /no file papers\/noether1919.json; there is noether1918.json/);
+    assert.match(problem("[1](../papers/bare.json#x)"), /papers\/bare.json is damaged: it needs citation, url, and results with/);
+  });
+
+  test("a number in a title or an alternative text is its text, and checked", () => {
+    const number = "[3.4 %](../static/results/net.json#demo.error)";
+    const html = good(`## It errs on ${number}\n\n![two\nlines at ${number} and [6.67 %](../papers/noether1918.json#top5_test)](../static/img/fresh.svg)`);
+    assert.match(html, / id="it-errs-on-34-"/);
+    assert.match(html, /alt="two lines at 3.4 % and 6.67 %"/);
+    assert.match(html, /<li>6.67 %: Noether/);
+    const wrong = number.replace("3.4", "3.5");
+    assert.match(problem(`![at ${wrong}](../static/img/fresh.svg)`), /write 3.4 %/);
+    assert.match(problem(`## It errs on ${wrong}`), /write 3.4 %/);
+    assert.equal(slide(`![two\nlines ${wrong}](../static/img/fresh.svg)`).problems[0].line, 12);
   });
 
   test("a proof", () => {

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 import conftest
-from declared import facts
+from declared import facts, settings
 from proofs import cited, node, place, proofs, references
 from lab import record, source
 
@@ -48,11 +48,12 @@ def test_every_reference_resolves(deck, record_property):
 
 
 @every_deck
-def test_every_fact_is_what_the_module_computes(deck):
+def test_every_fact_and_setting_is_what_the_module_says(deck):
     wrong = []
     for each in references(deck):
-        if each["kind"] == "fact" and each["ok"]:
-            computed = facts(each["module"]).get(each["key"])
+        if each["kind"] in ("fact", "setting") and each["ok"]:
+            says = {"fact": facts, "setting": settings}[each["kind"]]
+            computed = says(each["module"]).get(each["key"])
             if computed != each["value"]:
                 wrong.append(f"{place(each)}: {each['target']} is {computed}")
     assert not wrong, "\n" + "\n".join(wrong)

@@ -99,6 +99,16 @@ def test_help_has_the_defaults_of_the_data_set(begin, capsys):
     assert "learning rate (default 0.1)" in said and "(default digits)" in said
 
 
+def test_settings_are_recorded_by_data_set():
+    """Those that are numbers and a module's own."""
+    recorded = cli.values(SETTINGS)
+    assert [key for key in recorded if key.startswith("digits.")] == [
+        "digits.epochs", "digits.batch_size", "digits.lr", "digits.dropout",
+        "digits.runs", "digits.depths.0", "digits.depths.1"]
+    assert (recorded["digits.depths.0"], recorded["digits.depths.1"]) == (56, 20)
+    assert (recorded["digits.epochs"], recorded["mnist.epochs"]) == (20, 8)
+
+
 def test_settings_are_values(begin):
     """Equal ones are one key of a cache, changed ones another."""
     args = begin()
@@ -247,6 +257,7 @@ def test_a_record_keeps_other_runs(begin, tmp_path, capsys):
     results.save({"parameters": 61707})
     found = json.loads((tmp_path / "results" / "toy.json").read_text())
     assert found["facts"] == {"hash": "abc", "values": {"parameters": 61707}}
+    assert found["settings"] == {"hash": "abc", "values": cli.values(SETTINGS)}
     assert found["demo"]["values"] == {"test_accuracy": 0.5, "worst": None}
     assert found["mnist"]["values"] == {"test_accuracy": 0.75}
     assert found["demo"]["samples"] == {"train": 1400, "test": 397}
@@ -319,7 +330,7 @@ def house(tmp_path, monkeypatch):
                    'figures.images(x), "a")\n    figures.save(y, "b", format="png")\n')
     source = {"module": "toy", "run": "demo", "hash": module_hash(toy)}
     (tmp_path / "results" / "toy.json").write_text(
-        json.dumps({"facts": source, "demo": source}))
+        json.dumps({"facts": source, "settings": source, "demo": source}))
     for name in ("a.svg", "a.dark.svg"):
         (tmp_path / "img" / name).write_text("<dc:description>" + json.dumps(
             source).replace('"', "&quot;") + "</dc:description>")
@@ -336,8 +347,9 @@ def test_a_comment_makes_nothing_stale_a_statement_everything(house):
     house.write_text("# comment\n\n" + house.read_text())
     assert refresh.stale(house) == []
     house.write_text("changed = 1\n" + house.read_text())
-    assert refresh.stale(house) == ["facts in toy.json", "demo in toy.json",
-                                    "a.dark.svg", "a.svg", "b.png"]
+    assert refresh.stale(house) == ["facts in toy.json", "settings in toy.json",
+                                    "demo in toy.json", "a.dark.svg", "a.svg",
+                                    "b.png"]
 
 
 @pytest.mark.parametrize("file", ["a.svg", "a.dark.svg", "b.png"])
@@ -356,4 +368,5 @@ def test_check_lists_what_is_stale_and_runs_nothing(house, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         refresh.main()
     assert end.value.code == 1
-    assert capsys.readouterr().out == "toy.py: facts in toy.json, demo in toy.json\n"
+    assert capsys.readouterr().out == (
+        "toy.py: facts in toy.json, settings in toy.json, demo in toy.json\n")

@@ -22,7 +22,7 @@ import pytest
 import torch
 from torch import nn
 
-from declared import MODULES, ROOT, cases, facts, problem
+from declared import MODULES, ROOT, cases, facts, problem, settings
 from forks import Forks
 from lab import refresh, results
 
@@ -231,7 +231,7 @@ def test_quick_run(name, project, forks):
         assert re.search(rf"^wrote .*{path.name.replace('.dark', '')}$", done.stdout,
                          re.M), f"it does not say that it wrote {path.name}"
     entries = json.loads(record.read_text())
-    assert entries.keys() == {"facts", "demo"}
+    assert entries.keys() == {"facts", "settings", "demo"}
     for value in entries["demo"]["values"].values():
         assert isinstance(value, (int, float)) and math.isfinite(value)
     for figure in figures:
@@ -402,8 +402,9 @@ def test_facts(name):
     for key, value in facts(name).items():
         assert isinstance(value, (int, float)) and math.isfinite(value), key
     recorded = results.read(ROOT / f"static/results/{name}.json")
-    assert recorded.get("facts", {}).get("values") == facts(name), (
-        f"run python code/{name}.py")
+    for key, computed in [("facts", facts(name)), ("settings", settings(name))]:
+        assert recorded.get(key, {}).get("values") == computed, (
+            f"{key}: run python code/{name}.py")
 
 
 @every_module

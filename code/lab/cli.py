@@ -71,6 +71,9 @@ class Settings:
         return range(self.seed, self.seed + self.runs)
 
 
+_SHARED = {each.name for each in fields(Settings)}
+
+
 @dataclass(frozen=True)
 class ImageSettings(Settings):
     """Of a module that can show what published weights see in an image."""
@@ -110,8 +113,26 @@ def begin(settings):
     numpy.random.seed(args.seed)
     torch.manual_seed(args.seed)
     name = "demo" if args.data == next(iter(settings)) else args.data
-    runs.begin(args, name, script, command, _processes(args, notebook))
+    runs.begin(args, name, script, command, _processes(args, notebook),
+               values(settings))
     return args
+
+
+def values(settings):
+    """Name the numbers among a module's own settings, {"mnist.epochs": 5}.
+
+    settings: {data set: its Settings}. Those of a tuple are counted from 0:
+    "cifar10.relu_rates.1". Slides link to them.
+    """
+    own = {}
+    for data, chosen in settings.items():
+        for name in [each.name for each in fields(chosen) if each.name not in _SHARED]:
+            value = getattr(chosen, name)
+            if isinstance(value, tuple):
+                own |= {f"{data}.{name}.{i}": item for i, item in enumerate(value)}
+            else:
+                own[f"{data}.{name}"] = value
+    return {key: value for key, value in own.items() if type(value) in (int, float)}
 
 
 def in_notebook():

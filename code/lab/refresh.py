@@ -24,7 +24,7 @@ def stale(module):
     current = source.module_hash(module)
     record = STATIC / "results" / f"{module.stem}.json"
     entries = results.read(record)
-    found = [f"{entry} in {record.name}" for entry in ("facts", "demo")
+    found = [f"{entry} in {record.name}" for entry in ("facts", "settings", "demo")
              if entries.get(entry, {}).get("hash") != current]
     found += [f"no {name}" for name in drawn(module)
               if not (STATIC / "img" / name).exists()]

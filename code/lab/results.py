@@ -34,8 +34,9 @@ def record_runs(name, histories, *keys):
 def save(facts):
     """Print what this run measured and write it to OUT/results/MODULE.json.
 
-    facts: {key: number}, computed from the model alone. The entries of other runs
-    in that file stay. Raises UserError if the file is there but not a record.
+    facts: {key: number}, computed from the model alone. The module's settings are
+    written, too. The entries of other runs in that file stay. Raises UserError if the
+    file is there but not a record.
     """
     facts = {key: _plain(value) for key, value in facts.items()}
     current = runs.current()
@@ -54,7 +55,8 @@ def save(facts):
         return
     path = current.out / "results" / f"{current.module}.json"
     entries = read(path)
-    entries["facts"] = {"hash": measured["hash"], "values": facts}
+    for name, values in [("facts", facts), ("settings", current.settings)]:
+        entries[name] = {"hash": measured["hash"], "values": values}
     entries[current.name] = measured
     with atomic(path) as temporary:
         temporary.write_text(

@@ -24,14 +24,15 @@ class Run:
 
     name is "demo" or a data set's, out the folder for img/ and results/. display
     is True in a notebook or on a slide, where saving shows and writes nothing.
-    processes: how many may train side by side.
+    processes: how many may train side by side. settings: cli.values' of the module.
     """
 
-    def __init__(self, args, name, script, command, processes):
+    def __init__(self, args, name, script, command, processes, settings):
         self.module = script.stem if script else "notebook"
         self.name, self.script, self.command = name, script, command
         self.data, self.seed, self.device = args.data, args.seed, args.device
         self.out, self.processes = Path(args.out), processes
+        self.settings = settings
         self.display = script is None
         self.hash = module_hash(script) if script else None  # of the code that runs
         self.values, self.samples, self.checkpoints = {}, {}, set()
@@ -104,9 +105,9 @@ class Run:
         self.side_by_side = max(self.side_by_side, len(reports))
 
 
-def begin(args, name, script, command, processes=1):
+def begin(args, name, script, command, processes=1, settings=None):
     """Begin a run; script: None in a notebook or on a slide. cli.begin calls this."""
-    use(Run(args, name, script, command, processes))
+    use(Run(args, name, script, command, processes, settings or {}))
     if int(os.environ.get("RANK", 0)) > 0:  # of torchrun's processes one reports
         _current.display = True
         sys.stdout = open(os.devnull, "w")

@@ -8,7 +8,7 @@ import { lostCells, mistakeOf, mistakesIn, misspeltComment, noFootnotes } from "
 
 /**
  * @typedef {import("markdown-it").Token} Token
- * @typedef {"code" | "fact" | "record" | "proof" | "figure" | "citation" | "deck-link" | "link"} Kind
+ * @typedef {"code" | "fact" | "setting" | "record" | "paper" | "proof" | "figure" | "citation" | "deck-link" | "link"} Kind
  * @typedef {import("./html.mjs").Attributes} Attributes
  * @typedef {object} Link
  * @property {Kind} kind
@@ -254,11 +254,9 @@ class SlideReader {
   /** @param {Token} token */
   readInline(token) {
     const children = token.children ?? [];
-    const links = children.flatMap((child, i) =>
-      child.type === "image" || child.type === "link_open" ? [this.readLink(token, children, i)] : []);
+    this.readLinks(token, children);
     if (!this.inNotes && this.open.length === 1 && this.open[0].type === "paragraph_open" && isMedia(children))
-      for (const link of links) link.block = true;
-    this.slide.links.push(...links);
+      for (const { meta } of children) if (meta?.link) meta.link.block = true;
     if (!this.inNotes)
       for (const { at, message } of mistakesIn(token)) this.problem(this.lineIn(token, at), message);
     children.forEach((child, i) => {
@@ -277,22 +275,36 @@ class SlideReader {
   }
 
   /**
+   * Reads the links of a line, also those in the alternative text of its images.
    * @param {Token} inline
+   * @param {Token[]} children of the line, or of an image
+   * @param {number} at where they start in the line's content
+   */
+  readLinks(inline, children, at = 0) {
+    children.forEach((child, i) => {
+      const start = at + (child.meta?.start ?? 0);
+      if (child.type === "image" || child.type === "link_open")
+        this.slide.links.push(this.readLink(children, i, this.lineIn(inline, start)));
+      if (child.type === "image") this.readLinks(inline, child.children ?? [], start + "![".length);
+    });
+  }
+
+  /**
    * @param {Token[]} children
    * @param {number} i
+   * @param {number} line
    * @returns {Link}
    */
-  readLink(inline, children, i) {
+  readLink(children, i, line) {
     const child = children[i];
     const isImage = child.type === "image";
     const end = isImage ? i : children.findIndex((other, j) => j > i && other.type === "link_close");
-    const text = (isImage ? child.content : textOf(children.slice(i + 1, end))).trim();
+    const text = (isImage ? contentOf(child.children ?? []) : textOf(children.slice(i + 1, end))).trim();
     const href = String(child.attrGet(isImage ? "src" : "href"));
     /** @type {Link} */
     const link = {
       kind: isImage ? "figure" : kindOf(href, text),
-      line: this.lineIn(inline, child.meta?.start ?? 0),
-      text, href,
+      line, text, href,
       title: child.attrGet("title") ?? "",
       block: false,
       inTable: this.open.some(({ type }) => type === "table_open"),
@@ -383,8 +395,12 @@ function isMedia(children) {
 
 /** @param {Token[]} tokens */
 function textOf(tokens) {
-  const shown = tokens.filter(({ type }) => type !== "html_inline");
-  return shown.map(({ type, content }) => (/break$/.test(type) ? " " : content)).join("");
+  return contentOf(tokens.filter(({ type }) => type !== "html_inline"));
+}
+
+/** @param {Token[]} tokens */
+function contentOf(tokens) {
+  return tokens.map(({ type, content }) => (/break$/.test(type) ? " " : content)).join("");
 }
 
 /**
@@ -397,8 +413,10 @@ function kindOf(href, text) {
   if (/^([a-z][a-z0-9+.-]*:|\/\/)/i.test(href)) return /\b(19|20)\d\d[a-z]?$/.test(text) ? "citation" : "link";
   if (!file || file.endsWith(".md")) return "deck-link";
   if (!fragment) return "link";
-  if (/^(\.\.\/)+code\/.*\.py$/.test(file)) return fragment.startsWith("facts.") ? "fact" : "code";
+  if (/^(\.\.\/)+code\/.*\.py$/.test(file)) 
+    return fragment.startsWith("facts.") ? "fact" : fragment.startsWith("settings.") ? "setting" : "code";
   if (/^(\.\.\/)+static\/results\/.*\.json$/.test(file)) return "record";
+  if (/^(\.\.\/)+papers\/.*\.json$/.test(file)) return "paper";
   if (/^(\.\.\/)+tests\/.*\.py$/.test(file)) return "proof";
   return "link";
 }

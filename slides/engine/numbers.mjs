@@ -1,10 +1,12 @@
 /** Whether a text states a computed value. */
 
-const scales = new Map([["", 1], ["%", 0.01], ["k", 1e3], ["M", 1e6], ["G", 1e9]]);
-const statement = /^([-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\s*([%kMG](?![\p{L}\p{N}]))?(?:[\s×].*)?$/u;
+const scales = new Map([
+  ["", 1], ["%", 0.01], ["points", 0.01], ["k", 1e3], ["M", 1e6], ["million", 1e6], ["G", 1e9], ["billion", 1e9],
+]);
+const statement = /^([-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\s*((?:[%kMG]|points|million|billion)(?![\p{L}\p{N}]))?(?:[\s×].*)?$/u;
 
 /**
- * A number is rounded to the digits that are shown; %, k, M and G scale it, other units don't.
+ * A number is rounded to the digits that are shown; %, points, k, M and G scale it, other units don't.
  * @param {string} text
  * @param {unknown} value
  * @throws {Error} that says what to write

@@ -168,9 +168,24 @@ class DeckRenderer {
       isTitle ? spans("header", "kicker", { architecture: course, date: longDate(this.meta.date) }) : kicker,
       this.html(slide.title, slide) + this.body(slide),
       this.footer(slide),
-      slide.notes.length ? `<aside class="notes">${this.html(slide.notes, slide)}</aside>` : "",
+      this.notes(slide),
       "</section>",
     ].filter(Boolean).join("\n");
+  }
+
+  /**
+   * @param {Slide} slide
+   * @returns {string} what the speaker says, and how the papers' numbers on the slide were measured
+   */
+  notes(slide) {
+    /** @type {Map<string, Set<string>>} */
+    const numbers = new Map();
+    for (const { reference: { protocol, text } = {} } of slide.links)
+      if (protocol && text) numbers.set(protocol, (numbers.get(protocol) ?? new Set()).add(text));
+    const items = [...numbers].map(([protocol, texts]) => `<li>${escape(`${[...texts].join(", ")}: ${protocol}`)}</li>`);
+    const list = items.length ? `<p>Numbers</p><ul>${items.join("")}</ul>` : "";
+    const notes = this.html(slide.notes, slide) + list;
+    return notes && `<aside class="notes">${notes}</aside>`;
   }
 
   /** @param {Slide} slide */
@@ -259,9 +274,14 @@ class DeckRenderer {
     const span = (/** @type {string} */ kind, /** @type {string} */ title) =>
       ({ name: "span", attributes: { class: kind, title } });
     if (!reference?.ok) return span("", "");
-    const { kind, file = "", target, stale, module, firstLine, lastLine } = reference;
+    const { kind, file = "", target, stale, module, firstLine, lastLine, url = "", protocol = "" } = reference;
     switch (kind) {
       case "fact": return span("fact", `computed by code/${module}.py`);
+      case "setting": return span("fact", `set in code/${module}.py`);
+      case "paper": return {
+        name: "a",
+        attributes: { class: "reported", href: encodeLink(url), title: protocol, target: "_blank", rel: "noopener" },
+      };
       case "record": return span(stale ? "record stale" : "record", measuredBy(reference));
       case "proof": return span("proof", target);
       case "code":

@@ -7,6 +7,7 @@ import { isDeck } from "./front-matter.mjs";
 import { dedent, readModule } from "./module.mjs";
 import { nearest } from "./nearest.mjs";
 import { checkStatement } from "./numbers.mjs";
+import { findResult } from "./papers.mjs";
 import { readProvenance } from "./provenance.mjs";
 import { once, remember } from "./remember.mjs";
 
@@ -44,6 +45,8 @@ import { once, remember } from "./remember.mjs";
  * @property {number[][]} [lines] lines of the file in focus, step by step
  * @property {string} [key]
  * @property {unknown} [value]
+ * @property {string} [url] of the paper that reports a number
+ * @property {string} [protocol] by which a paper's number was measured
  * @property {Partial<Run & {values: undefined}>} [measured] the run that gave a record or a figure
  * @property {boolean} [stale] measured by older code
  * @property {boolean} [dark] a figure has a dark variant
@@ -87,8 +90,10 @@ export class Resolver {
   find(link) {
     switch (link.kind) {
       case "code": return this.findCode(link);
-      case "fact": return this.findFact(link);
+      case "fact":
+      case "setting": return this.findFact(link);
       case "record": return this.findRecord(link);
+      case "paper": return this.findPaper(link);
       case "proof": return this.findProof(link);
       case "figure": return this.findFigure(link);
       case "citation": return this.findCitation(link);
@@ -167,8 +172,8 @@ export class Resolver {
   findFact(link) {
     const { file, fragment } = this.locate(link);
     const module = path.posix.basename(file, ".py");
-    const key = fragment.slice("facts.".length);
-    return { ...this.findValue(link, module, "facts", key), key };
+    const [run, key] = fragment.split(/\.(.*)/s);
+    return { ...this.findValue(link, module, run, key), key };
   }
 
   /** @param {Link} link */
@@ -176,6 +181,14 @@ export class Resolver {
     const { file, fragment } = this.locate(link);
     const [run, key] = fragment.split(/\.(.*)/s);
     return this.findValue(link, path.posix.basename(file, ".json"), run, key ?? "");
+  }
+
+  /** @param {Link} link */
+  findPaper(link) {
+    const { file, fragment } = this.locate(link);
+    const result = findResult(this.absolute(file), file, fragment);
+    checkStatement(link.text, result.value);
+    return { file, key: fragment, ...result };
   }
 
   /**
@@ -198,7 +211,7 @@ export class Resolver {
     if (!Object.hasOwn(values, key))
       throw new Error(`"${run}" has no value "${key}"${nearest(key, Object.keys(values))}: ${remedy}`);
     const stale = hash !== newest;
-    if (stale && /^(facts|demo)$/.test(run)) throw new Error(`"${run}" was computed by older code: ${remedy}`);
+    if (stale && /^(facts|settings|demo)$/.test(run)) throw new Error(`"${run}" was computed by older code: ${remedy}`);
     const value = values[key];
     checkStatement(text, value);
     return { file: `static/results/${name}.json`, module: name, key: `${run}.${key}`, value, stale, measured: about };

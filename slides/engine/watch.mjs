@@ -1,4 +1,4 @@
-/** Tells what changed in slides/, code/ and static/, in the words that static/deck.js understands. */
+/** Tells what changed in slides/, code/, papers/ and static/, in the words that static/deck.js understands. */
 import path from "node:path";
 import { watch } from "chokidar";
 
@@ -7,7 +7,7 @@ import { watch } from "chokidar";
  * @typedef {"add" | "change" | "unlink"} Kind
  */
 
-const folders = ["slides", "code", "static"];
+const folders = ["slides", "code", "papers", "static"];
 const picture = /^static\/.*\.(svg|png|jpe?g|gif|webp)$/;
 /** Editors and figures.save write several times within a moment; the outcome counts. */
 const settleMilliseconds = 200;

@@ -1,0 +1,20 @@
+"""What papers report: papers/NAME.json, which slides and modules take numbers from."""
+
+import json
+
+from lab import UserError
+from lab.cli import ROOT
+
+
+def value(paper, key):
+    """Read a number that a paper reports: value("liu2022", "tiny_top1_accuracy").
+
+    Shares stand for percentages. Raises UserError if the number has no record.
+    """
+    path = ROOT / "papers" / f"{paper}.json"
+    try:
+        return json.loads(path.read_text("utf-8"))["results"][key]["value"]
+    except FileNotFoundError:
+        raise UserError(f"there is no papers/{paper}.json: write one")
+    except KeyError:
+        raise UserError(f"papers/{paper}.json has no result {key!r}: add it")
