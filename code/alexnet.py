@@ -65,7 +65,7 @@ class AlexNetOriginal(nn.Module):
         self.norm = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2)
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2)
         self.dropout = nn.Dropout(dropout)
-        initialise(self)
+        initialize(self)
 
     def forward(self, x):
         x = self.pool(self.norm(F.relu(self.conv1(x))))   # (B, 96, 27, 27)
@@ -78,7 +78,7 @@ class AlexNetOriginal(nn.Module):
 
 
 # %%
-def initialise(model):
+def initialize(model):
     """Section 5: weights from N(0, 0.01^2), biases 0 or 1.
 
     The ones give these layers' ReLUs positive inputs at

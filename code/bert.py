@@ -237,7 +237,7 @@ class BertForPreTraining(nn.Module):
         self.cls = nn.ModuleDict({
             "predictions": MaskedLMHead(config, words),
             "seq_relationship": nn.Linear(config.hidden_size, 2)})
-        initialise(self, config)
+        initialize(self, config)
 
     def forward(self, input_ids, attention_mask=None, token_type_ids=None,
                 predict=None):
@@ -256,7 +256,7 @@ class BertForSequenceClassification(nn.Module):
         self.bert = BertModel(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, num_labels)
-        initialise(self, config)
+        initialize(self, config)
 
     def forward(self, input_ids, attention_mask=None, token_type_ids=None):
         _, pooled = self.bert(input_ids, attention_mask, token_type_ids)
@@ -264,7 +264,7 @@ class BertForSequenceClassification(nn.Module):
 
 
 # %%
-def initialise(model, config):
+def initialize(model, config):
     """Weights from N(0, initializer_range^2), biases and the padding's word zero."""
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Embedding)):

@@ -119,14 +119,14 @@ class ConvNeXt(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
             norm(widths[-1]), nn.Flatten(1), nn.Linear(widths[-1], num_classes))
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, x):
         return self.classifier(self.avgpool(self.features(x)))
 
 
 # %%
-def initialise(module):
+def initialize(module):
     """Weights from N(0, 0.02^2), cut off at +-2, biases zero: appendix A.1."""
     if isinstance(module, (nn.Conv2d, nn.Linear)):
         nn.init.trunc_normal_(module.weight, std=0.02)
@@ -267,7 +267,7 @@ class RoadNet(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.features = nn.Sequential(nn.Sequential(*stem), *stages)
         self.fc = nn.Linear(width, 10)
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, x):
         return self.fc(self.features(x).mean((2, 3)))

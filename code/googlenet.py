@@ -192,7 +192,7 @@ class GoogLeNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
-        self.apply(initialise)
+        self.apply(initialize)
 
     def stem(self, x):
         x = self.maxpool1(self.conv1(as_trained(x) if self.transform_input else x))
@@ -212,7 +212,7 @@ class GoogLeNet(nn.Module):
 
 
 # %%
-def initialise(module):
+def initialize(module):
     """N(0, 0.01^2) as in torchvision, drawn without its cut at 200 deviations."""
     if isinstance(module, (nn.Conv2d, nn.Linear)):
         nn.init.normal_(module.weight, std=0.01)
@@ -240,7 +240,7 @@ class GoogLeNetPaper(GoogLeNet):
         self.maxpool4 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         # paper: constants not given; here: torch's own
         self.norm = nn.LocalResponseNorm(5)
-        self.apply(he_initialise)
+        self.apply(he_initialize)
 
     def stem(self, x):
         x = self.norm(self.maxpool1(self.conv1(x)))
@@ -249,7 +249,7 @@ class GoogLeNetPaper(GoogLeNet):
 
 
 # %%
-def he_initialise(module):
+def he_initialize(module):
     """He et al. 2015: without batch norm it matters. The paper does not say."""
     if isinstance(module, (nn.Conv2d, nn.Linear)):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

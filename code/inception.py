@@ -320,7 +320,7 @@ class Inception3(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(2048, num_classes)
-        self.apply(initialise)
+        self.apply(initialize)
 
     def add_stem(self):
         self.Conv2d_1a_3x3 = BasicConv2d(3, 32, 3, stride=2)
@@ -365,7 +365,7 @@ class Inception3(nn.Module):
 
 
 # %%
-def initialise(module):
+def initialize(module):
     """Weights from N(0, 0.1^2), cut at -2 and 2, as in torchvision."""
     if isinstance(module, (nn.Conv2d, nn.Linear)):
         # torchvision means 0.01 for AuxLogits.conv1, but its loop passes it by

@@ -186,7 +186,7 @@ def batch_norm(x, running_mean, running_var, weight, bias,
 
 
 # %% Normalisation over any axes
-def normalise(x, axes, eps=1e-5):
+def normalize(x, axes, eps=1e-5):
     """Mean 0 and variance 1 over the given axes."""
     variance, mean = torch.var_mean(
         x, axes, correction=0, keepdim=True)
@@ -195,18 +195,18 @@ def normalise(x, axes, eps=1e-5):
 
 def layer_norm(x):
     """Ba et al. 2016: each image, all its channels."""
-    return normalise(x, (1, 2, 3))
+    return normalize(x, (1, 2, 3))
 
 
 def instance_norm(x):
     """Ulyanov et al. 2016: each image and channel."""
-    return normalise(x, (2, 3))
+    return normalize(x, (2, 3))
 
 
 def group_norm(x, groups):
     """Wu and He 2018: each image and group of channels."""
     x = rearrange(x, "b (g c) h w -> b g c h w", g=groups)
-    y = normalise(x, (2, 3, 4))
+    y = normalize(x, (2, 3, 4))
     return rearrange(y, "b g c h w -> b (g c) h w")
 
 
@@ -679,7 +679,7 @@ if __name__ == "__main__":
 
 # %% Four normalisations, one formula
 if __name__ == "__main__":
-    norms = {"batch": ("B, H, W", lambda x: normalise(x, (0, 2, 3))),
+    norms = {"batch": ("B, H, W", lambda x: normalize(x, (0, 2, 3))),
              "layer": ("C, H, W", layer_norm),
              "instance": ("H, W", instance_norm),
              "group": ("C / G, H, W", lambda x: group_norm(x, groups=2))}

@@ -13,15 +13,14 @@
 # %%
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from grad_cam import grad_cam
-from lab import (cli, data, figures, measure, parallel, results, training,
-                 weights)
+from lab import (cli, compare, data, figures, measure, parallel, results,
+                 training, weights)
 
 
 # %% [markdown]
@@ -172,15 +171,14 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        in_channels = 64
-        for i, (channels, depth) in enumerate(zip((64, 128, 256, 512), depths)):
-            stride = 1 if i == 0 else 2
-            setattr(self, f"layer{i + 1}",
-                    stage(block, in_channels, channels, depth, stride))
-            in_channels = channels * block.expansion
+        n = block.expansion
+        self.layer1 = stage(block, 64, 64, depths[0], stride=1)
+        self.layer2 = stage(block, n * 64, 128, depths[1], stride=2)
+        self.layer3 = stage(block, n * 128, 256, depths[2], stride=2)
+        self.layer4 = stage(block, n * 256, 512, depths[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(in_channels, num_classes)
-        self.apply(he_initialise)
+        self.fc = nn.Linear(n * 512, num_classes)
+        self.apply(he_initialize)
 
     def forward(self, x):
         x = F.relu(self.bn1(self.conv1(x)))              # (B, 64, H/2, W/2)
@@ -190,7 +188,7 @@ class ResNet(nn.Module):
 
 
 # %%
-def he_initialise(module):
+def he_initialize(module):
     """Weights from N(0, 2 / fan-out): He et al. 2015, as in torchvision."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -238,7 +236,7 @@ class CifarResNet(nn.Module):
         self.layer3 = stage(block, 2 * width, 4 * width, n, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(4 * width, num_classes)
-        self.apply(he_initialise)
+        self.apply(he_initialize)
 
     def forward(self, x):
         x = F.relu(self.bn1(self.conv1(x)))               # (B, width, H, W)
@@ -254,7 +252,9 @@ class CifarResNet(nn.Module):
 class Settings(cli.ImageSettings):
     epochs: int = 5
     batch_size: int = 128
-    lr: float = 0.05                      # paper: 0.1
+    lr: float | None = None               # paper: 0.1
+    rates: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
+    tune: bool = False
     milestones: tuple[float, ...] = cli.flag(
         (), "shares of the epochs after which the rate falls to a tenth", most=1)
     weight_decay: float = 1e-4
@@ -316,6 +316,13 @@ def trained(depth, plain, args, seed):
 
 
 # %%
+def sides(args):
+    """The networks compared, with and without shortcuts: {name: its training}."""
+    return {f"{kind}{depth}": (trained, depth, kind == "plain")
+            for depth in args.depths for kind in ("plain", "residual")}
+
+
+# %%
 def gradient_norms(depth, plain, args, seed):
     """Norm of the loss's gradient for each 3x3 convolution of a new network."""
     torch.manual_seed(seed)
@@ -335,21 +342,18 @@ def main_path(model):
 
 
 def facts():
-    """What the slides state of ResNets, computed."""
-    values = {}
+    """Numbers on the slides that follow from the networks alone."""
+    values, image = {}, (1, 3, 224, 224)
     for build in [resnet18, resnet34, resnet50, resnet101, resnet152]:
-        with torch.device("meta"):
-            model = build()
         name = build.__name__
-        convolutions = [m for m in main_path(model) if isinstance(m, nn.Conv2d)]
-        values[f"{name}_parameters"] = measure.parameters(model)
-        values[f"{name}_multiply_adds"] = measure.multiply_adds(model, (1, 3, 224, 224))
+        values |= measure.costs(name, build, image)
+        with torch.device("meta"):
+            path = main_path(build())
+        convolutions = [layer for layer in path if isinstance(layer, nn.Conv2d)]
         values[f"{name}_depth"] = len(convolutions) + 1
-        fields = measure.receptive_fields(main_path(model))
-        values[f"{name}_receptive_field"] = fields[-1]
-    with torch.device("meta"):
-        v1 = resnet50(block=BottleneckV1)
-    values["resnet50_v1_multiply_adds"] = measure.multiply_adds(v1, (1, 3, 224, 224))
+        values[f"{name}_receptive_field"] = measure.receptive_fields(path)[-1]
+    v1 = measure.costs("v1", lambda: resnet50(block=BottleneckV1), image)
+    values["resnet50_v1_multiply_adds"] = v1["v1_multiply_adds"]
     for depth in [20, 32, 44, 56, 110]:
         with torch.device("meta"):
             model = CifarResNet(depth)
@@ -377,24 +381,17 @@ if __name__ == "__main__":
 
 # %% Trainings
 if __name__ == "__main__":
-    parallel.precompute(product([trained], args.depths, [True, False], [args],
-                                args.seeds))
+    compare.train(sides(args), args)
 
 # %% Plain against residual
 if __name__ == "__main__":
-    comparison = {}
-    for title, role, plain in [("plain", "control", True),
-                               ("with shortcuts", "idea", False)]:
-        errors = {}
-        for depth in args.depths:
-            histories = [trained(depth, plain, args, seed).history
-                         for seed in args.seeds]
-            errors[f"{depth} layers"] = [
-                [100 * error for error in history["training_error"]]
-                for history in histories]
-            results.record_runs(f"{'plain' if plain else 'residual'}{depth}",
-                                histories, "training_error", "accuracy")
-        comparison[title] = role, errors
+    networks, comparison = compare.train(sides(args), args), {}
+    for title, role, kind in [("plain", "control", "plain"),
+                              ("with shortcuts", "idea", "residual")]:
+        comparison[title] = role, {
+            f"{depth} layers": training.by_epoch(
+                networks[f"{kind}{depth}"], "training_error")
+            for depth in args.depths}
     note = "deeper is worse:\nit cannot even fit the training set"
     figures.save(figures.curves(
         comparison, ylabel="training error (%)",
@@ -417,7 +414,9 @@ if __name__ == "__main__":
 # %% One picture through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model = trained(args.depths[-1], False, args, args.seed).model
+    depth = args.depths[-1]
+    model = trained(depth, False, compare.chosen(f"residual{depth}", args),
+                    args.seed).model
     figures.save(figures.feature_maps(
         model, test[3][0], ["conv1", "layer1", "layer2", "layer3"]),
         "resnet-feature-maps")

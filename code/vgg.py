@@ -105,7 +105,7 @@ class VGG(nn.Module):
             nn.Linear(hidden_size, hidden_size),
             nn.ReLU(), nn.Dropout(p=0.5),
             nn.Linear(hidden_size, num_classes))
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, x):
         x = self.avgpool(self.features(x))   # (B, 512, 7, 7)
@@ -113,7 +113,7 @@ class VGG(nn.Module):
 
 
 # %%
-def initialise(module):
+def initialize(module):
     """As torchvision: He et al. 2015, and N(0, 0.01^2) for linear layers.
 
     paper: N(0, 10^-2 variance) for net A; deeper ones start with A's layers.
@@ -194,7 +194,7 @@ class SmallVGG(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(last_channels(self.features),
                                     num_classes)
-        self.features.apply(initialise)   # N(0, 0.01^2) is for 4096 inputs
+        self.features.apply(initialize)   # N(0, 0.01^2) is for 4096 inputs
 
     def forward(self, x):
         x = self.avgpool(self.features(x))   # (B, C, 1, 1)
@@ -278,7 +278,7 @@ def signal_sizes(images, std=None, batch_norm=False):
     """
     configuration = CONFIGURATIONS["E"]
     features = make_layers(configuration, batch_norm, images.shape[1])
-    features.apply(initialise)
+    features.apply(initialize)
     sizes = []
     for layer in features:
         if std and isinstance(layer, nn.Conv2d):

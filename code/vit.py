@@ -110,7 +110,7 @@ class VisionTransformer(nn.Module):
         # paper: a hidden layer with tanh before it, in pre-training; here: none
         self.heads = nn.Sequential(OrderedDict(
             head=nn.Linear(hidden_dim, num_classes)))
-        self.initialise()
+        self.initialize()
 
     def forward(self, images):
         x = self.conv_proj(images)                 # (B, D, S/P, S/P)
@@ -119,7 +119,7 @@ class VisionTransformer(nn.Module):
         x = self.encoder(torch.cat([token, x], dim=1))
         return self.heads(x[:, 0])                 # the class token's
 
-    def initialise(self):
+    def initialize(self):
         """As torchvision: patches of variance about 1, a head that says nothing."""
         patches = self.conv_proj.weight
         nn.init.trunc_normal_(patches, std=patches[0].numel() ** -0.5)

@@ -187,7 +187,7 @@ def test_outputs():
 
 def test_initialisation():
     """As torchvision's: 0.1, but 0.001 in the auxiliary fc."""
-    model = inception.InceptionAux(16, 10).apply(inception.initialise)
+    model = inception.InceptionAux(16, 10).apply(inception.initialize)
     assert model.conv1.conv.weight.std().item() == pytest.approx(0.1, rel=0.02)
     assert model.fc.weight.std().item() == pytest.approx(0.001, rel=0.1)
 

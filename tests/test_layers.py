@@ -142,7 +142,7 @@ def test_group_norm():
 
 
 def test_normalise_gives_mean_0_and_variance_1_over_its_axes():
-    y = layers.normalise(5 + 3 * torch.randn(4, 6, 5, 5), (0, 2, 3))
+    y = layers.normalize(5 + 3 * torch.randn(4, 6, 5, 5), (0, 2, 3))
     torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(6), atol=1e-5, rtol=0)
     torch.testing.assert_close(y.var((0, 2, 3), correction=0), torch.ones(6),
                                atol=1e-4, rtol=0)

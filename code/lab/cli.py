@@ -36,6 +36,8 @@ COMMON = {
     "epochs": dict(text="passes over the training set"),
     "batch_size": dict(text="samples in a step"),
     "lr": dict(text="learning rate", above=0),
+    "rates": dict(text="learning rates to choose from, for each network", above=0),
+    "tune": dict(text="choose each network's learning rate again"),
     "weight_decay": dict(text="how strongly the optimizer pulls weights to zero"),
     "dropout": dict(text="share of the values set to zero in training", most=1),
     "runs": dict(text="trainings that differ only in their seed"),
@@ -157,7 +159,7 @@ def _asked(settings, parser, words):
         if hasattr(args, "weights") and hasattr(args, key) and (
                 args.weights is None) != (getattr(args, key) is None):
             parser.error(f"--weights NAME and {shown} go together")
-    changed = [each.name for each in fields(args) if each.name != "out"
+    changed = [each.name for each in fields(args) if each.name not in ("out", "tune")
                and getattr(args, each.name) != getattr(default, each.name)]
     if given.get("device", "auto") == "auto":
         changed.remove("device")
@@ -206,7 +208,7 @@ def _options(name, kind, about):
         return options | ({"nargs": "+", "action": _Tuple} if is_tuple else {})
     choices = {key: about[key] for key in ["choices"] if key in about}
     if kind is bool:
-        switches = name in ("quick", "resume")
+        switches = name in ("quick", "resume", "tune")
         return {"action": "store_true" if switches else argparse.BooleanOptionalAction}
     if kind is Path:
         if name in ("out", "data_dir"):

@@ -36,7 +36,7 @@ def train(sides, args, field="lr"):
         results.record(f"{name}_{field}", chosen[name])
         runs.current().sides[name] = {
             "field": field, "value": chosen[name], "seeds": len(seeds),
-            "epochs": len(histories[0]["loss"]), "flat": _is_flat(histories),
+            "epochs": len(histories[0]["seconds"]), "flat": _is_flat(histories),
             **_known(args).get(f"{name}.{field}", {"tried": None})}
     return trained
 
@@ -85,7 +85,7 @@ def _tune(sides, args, field, rates):
         print(f"{name}: {field} {best:g}, of "
               + ", ".join(f"{rate:g}" for rate in sorted(losses)), flush=True)
         runs.current().choices[f"{name}.{field}"] = {
-            "value": best, "rule": "lowest training loss", "tuning_seeds": list(SEEDS),
+            "hash": runs.current().trained_by, "value": best, "rule": "lowest training loss", "tuning_seeds": list(SEEDS),
             "tried": {f"{rate:g}": loss for rate, loss in sorted(losses.items())}}
 
 
@@ -113,7 +113,7 @@ def _known(args):
     """
     current = runs.current()
     recorded = {} if args.tune else results.read(
-        runs.RECORDS / f"{current.module}.json").get("choices", {})
+        results.RECORDS / f"{current.module}.json").get("choices", {})
     return {**recorded.get(current.name, {}), **current.choices}
 
 
@@ -122,11 +122,14 @@ def _grid(field):
 
 
 def _is_flat(histories):
-    """Whether the last quarter of the epochs lowers the loss by less than a 20th."""
-    losses = [sum(values) / len(values)
-              for values in zip(*(history["loss"] for history in histories))]
-    quarter = math.ceil(len(losses) / 4)
-    if len(losses) <= quarter:
+    """Whether the last quarter of the epochs brings less than a 20th of what all do.
+
+    By the training error, where it is measured: a loss may begin without bounds.
+    """
+    key = "training_error" if "training_error" in histories[0] else "loss"
+    means = [sum(values) / len(values)
+             for values in zip(*(history[key] for history in histories))]
+    quarter = math.ceil(len(means) / 4)
+    if len(means) <= quarter:
         return False
-    fell = losses[0] - losses[-1]
-    return losses[-1 - quarter] - losses[-1] <= fell / 20
+    return means[-1 - quarter] - means[-1] <= (means[0] - means[-1]) / 20

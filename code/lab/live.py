@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import io
 import linecache
+import os
 import re
 import sys
 import textwrap
@@ -302,6 +303,8 @@ class LiveModule:
                 self.run_cell(ARGUMENTS, self.own_text(self.cells[ARGUMENTS]))
             runs.use(self.run)
             self.namespace["args"] = self.args
+        else:
+            os.environ["LAB_MODULE"] = self.path.stem   # whose run cli.begin begins
         filename = f"{self.path.name} ({symbol})"
         first, _ = self.cells[symbol]
         self.evaluate(_parse(text.splitlines(), first, filename), filename,

@@ -31,6 +31,33 @@ def multiply_adds(model, *inputs):
     return counter.get_total_flops() // 2
 
 
+def costs(name, build, *inputs):
+    """{NAME_parameters, NAME_multiply_adds} of the model that build() makes.
+
+    inputs: as for multiply_adds. The model gets no memory.
+    """
+    with torch.device("meta"):
+        model = build()
+    return {f"{name}_parameters": parameters(model),
+            f"{name}_multiply_adds": multiply_adds(model, *inputs)}
+
+
+def match_width(build, cost, target, widths=range(1, 1025)):
+    """The width at which cost(build(width)) is nearest to target; it grows with width.
+
+    So a control gets as many parameters, or multiply-adds, as the idea has.
+    """
+    from bisect import bisect_left
+
+    def cost_of(width):
+        with torch.device("meta"):
+            return cost(build(width))
+
+    place = bisect_left(widths, target, key=cost_of)
+    nearest = widths[max(place - 1, 0):place + 1]
+    return min(nearest, key=lambda width: abs(cost_of(width) - target))
+
+
 def receptive_fields(layers):
     """How many input pixels, along one side, a value after each layer depends on.
 

@@ -78,6 +78,7 @@ def make(module, arguments):
         return
     print(f"running {module.relative_to(ROOT)}", flush=True)
     start = time.perf_counter()
+    os.environ["LAB_MODULE"] = module.stem
     notebook = execute(jupytext.read(module), module.name)
     notebook.metadata["lab"] = made
     notebook.metadata["kernelspec"] = {

@@ -4,8 +4,11 @@ import contextlib
 import json
 import math
 import os
+from pathlib import Path
 
 from lab import UserError, runs, terminal
+
+RECORDS = Path(__file__).resolve().parents[2] / "static" / "results"
 
 
 def record(key, value):
@@ -16,19 +19,24 @@ def record(key, value):
     runs.current().record(key, _plain(value))
 
 
-def record_runs(name, histories, *keys):
-    """Record what trainings that differ in their seed only ended with.
+def record_runs(name, histories):
+    """Record the final metrics of trainings that differ only in their seed.
 
-    histories: training.fit's. NAME_KEY is the mean of KEY after the last epoch,
-    NAME_KEY_lowest and NAME_KEY_highest its range; NAME_seconds the mean duration.
+    histories: training.fit's. Of each metric KEY there are NAME_KEY, the mean, and its
+    range, NAME_KEY_lowest and NAME_KEY_highest; NAME_seconds is the mean duration.
     """
-    for key in keys:
-        final = [history[key][-1] for history in histories]
-        record(f"{name}_{key}", sum(final) / len(final))
-        record(f"{name}_{key}_lowest", min(final))
-        record(f"{name}_{key}_highest", max(final))
+    for key in histories[0]:
+        if key != "seconds":
+            record_range(f"{name}_{key}", [history[key][-1] for history in histories])
     seconds = sum(sum(history["seconds"]) for history in histories)
     record(f"{name}_seconds", seconds / len(histories))
+
+
+def record_range(key, values):
+    """Record the mean of values as KEY, and KEY_lowest and KEY_highest."""
+    record(key, sum(values) / len(values))
+    record(f"{key}_lowest", min(values))
+    record(f"{key}_highest", max(values))
 
 
 def save(facts):
@@ -57,6 +65,9 @@ def save(facts):
     entries = read(path)
     for name, values in [("facts", facts), ("settings", current.settings)]:
         entries[name] = {"hash": measured["hash"], "values": values}
+    if current.choices:
+        entries.setdefault("choices", {}).setdefault(current.name, {}).update(
+            current.choices)
     entries[current.name] = measured
     with atomic(path) as temporary:
         temporary.write_text(

@@ -28,14 +28,16 @@ class Run:
     """
 
     def __init__(self, args, name, script, command, processes, settings):
-        self.module = script.stem if script else "notebook"
+        self.module = script.stem if script else notebook_module()
         self.name, self.script, self.command = name, script, command
         self.data, self.seed, self.device = args.data, args.seed, args.device
         self.out, self.processes = Path(args.out), processes
         self.settings = settings
         self.display = script is None
         self.hash = module_hash(script) if script else None  # of the code that runs
+        self.trained_by = module_hash(script, demo=False) if script else None
         self.values, self.samples, self.checkpoints = {}, {}, set()
+        self.choices, self.sides = {}, {}  # of compare.train
         self.side_by_side = 1  # processes that did train
         self.peak_memory = 0  # MiB, of the one that needed most
         self.started, self.before = time.perf_counter(), 0.0
@@ -87,6 +89,7 @@ class Run:
             "threads": torch.get_num_threads(),
             "versions": source["versions"],
             "date": source["date"],
+            "sides": self.sides,
             "values": self.values,
         }
 
@@ -111,6 +114,12 @@ def begin(args, name, script, command, processes=1, settings=None):
     if int(os.environ.get("RANK", 0)) > 0:  # of torchrun's processes one reports
         _current.display = True
         sys.stdout = open(os.devnull, "w")
+
+
+def notebook_module():
+    """The module that is open as a notebook, or is on a slide."""
+    path = os.environ.get("LAB_MODULE") or os.environ.get("JPY_SESSION_NAME")
+    return Path(path or "notebook").stem
 
 
 def use(run):

@@ -78,18 +78,23 @@ def imported_modules(text, folder):
     return [file for file in dict.fromkeys(files) if file.is_file()]
 
 
-def module_hash(path):
+def module_hash(path, demo=True):
     """Compute the SHA-256 of a module and the modules beside it that it imports.
 
     Blank lines, comment-only lines and docstrings don't count, so that better words
-    make no training stale.
+    make no training stale. demo: whether demo cells count.
     """
     found, waiting = {}, [path]
     while waiting:
         module = waiting.pop()
         if module.stem not in found:
             text = read(module)
-            stripped = [line.rstrip() for line in lines_without_docstrings(text)]
+            lines = lines_without_docstrings(text)
+            for cell in [] if demo else cells(text).values():
+                if cell.is_demo:
+                    length = cell.last - cell.first + 1
+                    lines[cell.first - 1:cell.last] = length * [""]
+            stripped = [line.rstrip() for line in lines]
             found[module.stem] = "".join(f"{line}\n" for line in stripped
                                          if line and not line.lstrip().startswith("#"))
             waiting += imported_modules(text, module.parent)

@@ -33,6 +33,16 @@ class Trained(NamedTuple):
     history: dict
 
 
+def by_epoch(trained, key):
+    """[[value of each epoch] for each Trained], as figures.curves takes them."""
+    return [each.history[key] for each in trained]
+
+
+def at_end(trained, key):
+    """The last value of each Trained."""
+    return [each.history[key][-1] for each in trained]
+
+
 def place(model, args):
     """The model on args.device, distributed in torchrun.
 
@@ -126,6 +136,8 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
     """
     from ignite.engine import Engine, Events
 
+    if name and getattr(args, "rates", ()):   # the same network at several rates
+        name = f"{name}-lr{args.lr:g}"
     saved = dict(save or {}, **({"scheduler": scheduler} if scheduler else {}))
     modules = {key: part for key, part in saved.items() if isinstance(part, nn.Module)}
     epochs = 1 if args.quick else epochs or args.epochs
@@ -282,8 +294,8 @@ class Checkpoint:
         runs.current().begin_checkpoints(name)
         out = STATIC.parent / "out" if args.out.resolve() == STATIC else args.out
         self.folder = out / "checkpoints"
-        apart = {"data_dir", "device", "image", "out", "resume", "runs", "text",
-                 "threads"}
+        apart = {"data_dir", "device", "image", "out", "rates", "resume", "runs",
+                 "text", "threads", "tune"}
         made_by = {key: value for key, value in vars(args).items()
                    if key not in apart}
         made_by |= {**other, "processes": processes()[1], "code": runs.current().hash}
