@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from grad_cam import grad_cam, where_it_looks
-from lab import (cli, data, figures, measure, parallel, results, training,
+from lab import (cli, compare, data, figures, measure, parallel, results, training,
                  weights)
 
 
@@ -162,27 +162,20 @@ class SmallAlexNet(nn.Module):
 class Settings(cli.ImageSettings):
     epochs: int = 6
     batch_size: int = 64
-    # the fastest of 0.02, 0.04, 0.08, 0.16 for each, found as fastest_rate does
-    relu_rates: tuple[float, ...] = cli.flag(
-        (0.04,), "learning rates tried with ReLU", above=0)
-    tanh_rates: tuple[float, ...] = cli.flag(
-        (0.08,), "learning rates tried with tanh", above=0)
+    # paper, figure 1: for each network the rate that makes it train fastest
+    lr: float | None = None
+    rates: tuple[float, ...] = (0.02, 0.04, 0.08, 0.16)
+    tune: bool = False
     weight_decay: float = 0.0
     augment: bool = False
     runs: int = 3
     size = 32  # the network takes no other
 
-    def rates(self, activation):
-        """The learning rates to try with an activation."""
-        return {"ReLU": self.relu_rates, "tanh": self.tanh_rates}[activation]
-
 
 SETTINGS = {
     "cluttered": Settings(),
-    "cifar10": Settings(epochs=10, relu_rates=(0.02, 0.04), tanh_rates=(0.02, 0.04),
-                        threads=0),
-    "fashion_mnist": Settings(epochs=5, relu_rates=(0.02,), tanh_rates=(0.02,), runs=1,
-                              threads=0)}
+    "cifar10": Settings(epochs=10, threads=0),
+    "fashion_mnist": Settings(epochs=5, lr=0.02, runs=1, threads=0)}
 
 
 # %%
@@ -190,34 +183,19 @@ ACTIVATIONS = {"ReLU": nn.ReLU, "tanh": nn.Tanh}
 
 
 @parallel.memoize
-def trained(activation, dropout, lr, args, seed):
+def trained(activation, dropout, args, seed):
     """A SmallAlexNet, Trained without other regularisation, as in figure 1."""
     network = partial(SmallAlexNet, activation=ACTIVATIONS[activation], dropout=dropout)
     return training.train_classifier(
-        network, args, seed, f"alexnet-{activation}-{dropout}-{lr}-{args.data}-{seed}",
-        optimizer=partial(torch.optim.SGD, lr=lr, momentum=0.9, nesterov=True,
-                          weight_decay=args.weight_decay))
+        network, args, seed, f"alexnet-{activation}-{dropout}-{args.data}-{seed}")
 
 
 # %%
-def trials(activation, args):
-    """The trainings that choose a rate, with a seed that no comparison uses."""
-    rates = args.rates(activation)
-    return [(activation, 0.0, lr, args, args.seed + 100)
-            for lr in rates if len(rates) > 1]
-
-
-# %%
-def fastest_rate(activation, args):
-    """Of args.rates the one after which the training error is lowest.
-
-    paper, figure 1: each network's rate makes its training as
-    fast as possible.
-    """
-    errors = [trained(*trial).history["training_error"][-1]
-              for trial in trials(activation, args)]
-    rates = args.rates(activation)
-    return rates[errors.index(min(errors))] if errors else rates[0]
+def sides(args):
+    """The networks compared: {name: its training}."""
+    return {"with_dropout": (trained, "ReLU", 0.5),
+            "without_dropout": (trained, "ReLU", 0.0),
+            "ReLU": (trained, "ReLU", 0.0), "tanh": (trained, "tanh", 0.0)}
 
 
 # %%
@@ -244,26 +222,24 @@ def neurons(model, side):
 
 
 # %%
-def sizes(model, side):
-    """Parameters and multiply-adds, and how the model's two parts share them."""
-    parameters = measure.parameters(model)
-    work = measure.multiply_adds(model, (1, 3, side, side))
-    matrices = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
-    in_matrices = sum(map(measure.parameters, matrices))
-    return {
-        "parameters": parameters,
-        "convolution_parameters": parameters - in_matrices,
-        "matrix_parameters": in_matrices,
-        "matrix_share": in_matrices / parameters,
-        "multiply_adds": work,
-        "convolution_work_share":
-            1 - sum(layer.weight.numel() for layer in matrices) / work,
+def sizes(name, model, side):
+    """Parameters and multiply-adds of a model and of its two parts, by NAME_."""
+    costs = measure.costs(name, lambda: model, (1, 3, side, side))
+    parameters, work = costs.values()
+    linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    in_linear = sum(map(measure.parameters, linear))
+    return costs | {
+        f"{name}_convolution_parameters": parameters - in_linear,
+        f"{name}_matrix_parameters": in_linear,
+        f"{name}_matrix_share": in_linear / parameters,
+        f"{name}_convolution_work_share":
+            1 - sum(layer.weight.numel() for layer in linear) / work,
     }
 
 
 # %%
 def facts():
-    """What the slides state of AlexNets, computed."""
+    """Numbers on the slides that follow from the networks alone."""
     with torch.device("meta"):
         original, ungrouped = AlexNetOriginal(), AlexNetOriginal(groups=1)
         library, small = alexnet(), SmallAlexNet(in_channels=1)
@@ -275,10 +251,8 @@ def facts():
         "alexnet_receptive_field": measure.receptive_fields(library.features)[-1],
         "original_neurons": sum(neurons(original, 227).values()),
         "small_parameters": measure.parameters(small),
-    }
-    for name, model, side in [("original", original, 227), ("alexnet", library, 224),
-                              ("ungrouped", ungrouped, 227)]:
-        values |= {f"{name}_{key}": value for key, value in sizes(model, side).items()}
+        **sizes("original", original, 227), **sizes("alexnet", library, 224),
+        **sizes("ungrouped", ungrouped, 227)}
     for key in ["parameters", "multiply_adds"]:
         values[f"saved_{key}"] = values[f"ungrouped_{key}"] - values[f"original_{key}"]
     for name in ["conv1", "conv2", "fc6", "fc7", "fc8"]:
@@ -301,7 +275,7 @@ if __name__ == "__main__":
 if __name__ == "__main__":
     with torch.device("meta"):   # the figure needs shapes only
         model = AlexNetOriginal()
-    share = sizes(model, 227)["matrix_share"]
+    share = sizes("original", model, 227)["original_matrix_share"]
     figure = figures.architecture(model, (1, 3, 227, 227), groups={
         f"convolutions: {100 - 100 * share:.0f} % of the weights": ("conv1", "pool"),
         f"matrices: {100 * share:.0f} %": ("fc6", "fc8")})
@@ -309,62 +283,45 @@ if __name__ == "__main__":
 
 # %% Trainings
 if __name__ == "__main__":
-    parallel.precompute((trained, *trial) for activation in ACTIVATIONS
-                        for trial in trials(activation, args))
-    parallel.precompute(
-        (trained, activation, dropout, fastest_rate(activation, args), args, seed)
-        for activation, dropout in [("ReLU", 0.5), ("ReLU", 0.0), ("tanh", 0.0)]
-        for seed in args.seeds)
+    compare.train(sides(args), args)
 
 # %% ReLU against tanh
 if __name__ == "__main__":
+    networks = compare.train(sides(args), args)
     figure, (axis,) = figures.panels(xlabel="epoch", ylabel="training error (%)")
     for activation, role in [("tanh", "control"), ("ReLU", "idea")]:
-        lr = fastest_rate(activation, args)
-        histories = [trained(activation, 0.0, lr, args, seed).history
-                     for seed in args.seeds]
-        errors = 100 * torch.tensor([h["training_error"] for h in histories])
-        epochs = range(1, errors.shape[1] + 1)
-        figures.band(axis, epochs, errors, role, activation, linewidth=figures.HEAVY,
-                     marker="o" if len(epochs) == 1 else "")
-        results.record(f"{activation}_rate", lr)
-        results.record_runs(activation, histories, "training_error", "accuracy")
-        until = [epochs_until(h) for h in histories]
+        errors = training.by_epoch(networks[activation], "training_error")
+        figures.band(axis, range(1, len(errors[0]) + 1), errors, role, activation,
+                     linewidth=figures.HEAVY, marker="o" if len(errors[0]) == 1 else "")
+        until = [epochs_until(history) for _, history in networks[activation]]
         if None not in until:
-            results.record(f"{activation}_epochs_until_25", sum(until) / args.runs)
+            results.record(f"{activation}_epochs_until_25", sum(until) / len(until))
     muted = figures.color("muted")
-    axis.axhline(25, color=muted, linestyle=(0, (4, 3)), linewidth=1.5)
+    axis.axhline(0.25, color=muted, linestyle=(0, (4, 3)), linewidth=1.5)
     mark = "25 %: the mark of the paper's figure 1"
-    axis.text(1.1, 26, mark, color=muted, va="bottom")
+    axis.text(1.1, 0.26, mark, color=muted, va="bottom")
     axis.set_ylim(bottom=0)
     figures.label_lines(axis)
     figures.save(figure, "alexnet-relu-vs-tanh")
 
 # %% With and without dropout
 if __name__ == "__main__":
-    comparison, lr = {}, fastest_rate("ReLU", args)
-    for title, role, dropout in [("without dropout", "control", 0.0),
-                                 ("with dropout", "idea", 0.5)]:
-        histories = [trained("ReLU", dropout, lr, args, seed).history
-                     for seed in args.seeds]
-        comparison[title] = role, {
-            "test": [[100 - 100 * a for a in h["accuracy"]] for h in histories],
-            "training": [[100 * e for e in h["training_error"]] for h in histories]}
-        results.record_runs(title.replace(" ", "_"), histories,
-                            "training_error", "accuracy")
+    networks, comparison = compare.train(sides(args), args), {}
+    for name, role in [("without_dropout", "control"), ("with_dropout", "idea")]:
+        comparison[name.replace("_", " ")] = role, {
+            "test": training.by_epoch(networks[name], "test_error"),
+            "training": training.by_epoch(networks[name], "training_error")}
     figures.save(figures.curves(comparison, ylabel="error (%)"), "alexnet-dropout")
 
 # %% First filters
 if __name__ == "__main__":
-    lr = fastest_rate("ReLU", args)
-    model = trained("ReLU", 0.0, lr, args, args.seed).model
+    model = trained("ReLU", 0.0, compare.chosen("ReLU", args), args.seed).model
     figures.save(figures.filters(model.features[0].weight), "alexnet-filters")
 
 # %% One picture through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    lr = fastest_rate("ReLU", args)
-    model = trained("ReLU", 0.0, lr, args, args.seed).model
+    model = trained("ReLU", 0.0, compare.chosen("ReLU", args), args.seed).model
     figures.save(figures.feature_maps(
         model, test[3][0], ["features.0", "features.3", "features.6", "classifier.4"]),
         "alexnet-feature-maps")
@@ -372,8 +329,7 @@ if __name__ == "__main__":
 # %% Where it looks
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    lr = fastest_rate("ReLU", args)
-    model = trained("ReLU", 0.0, lr, args, args.seed).model
+    model = trained("ReLU", 0.0, compare.chosen("ReLU", args), args.seed).model
     figures.save(where_it_looks(model, "features.7", test, args), "alexnet-grad-cam")
 
 # %% What this run measured

@@ -15,14 +15,13 @@
 import time
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 
 import torch
 from einops.layers.torch import Rearrange
 from torch import nn
 
 from grad_cam import grad_cam, where_it_looks
-from lab import (cli, data, figures, measure, parallel, results, training,
+from lab import (cli, compare, data, figures, measure, parallel, results, training,
                  weights)
 from resnet import projection
 
@@ -292,7 +291,9 @@ class Settings(cli.ImageSettings):
     # paper: 300 epochs of 1.28 million pictures, batches of 4096, lr 0.004
     epochs: int = 5
     batch_size: int = 64
-    lr: float = 0.004
+    lr: float | None = None
+    rates: tuple[float, ...] = (0.002, 0.004, 0.008, 0.016)
+    tune: bool = False
     weight_decay: float = 0.05
     augment: bool = False
     size: int = cli.flag(16, least=16)
@@ -305,9 +306,10 @@ class Settings(cli.ImageSettings):
 SETTINGS = {
     "digits": Settings(),
     "cluttered": Settings(epochs=10, size=32),
-    "cifar10": Settings(epochs=6, augment=True, size=32, steps=tuple(ROAD), runs=1,
-                        threads=0),
-    "fashion_mnist": Settings(epochs=2, augment=True, size=32, runs=1, threads=0)}
+    "cifar10": Settings(epochs=6, lr=0.004, augment=True, size=32, steps=tuple(ROAD),
+                        runs=1, threads=0),
+    "fashion_mnist": Settings(epochs=2, lr=0.004, augment=True, size=32, runs=1,
+                              threads=0)}
 
 
 # %%
@@ -324,6 +326,12 @@ def trained(step, args, seed):
 
 
 # %%
+def sides(args):
+    """The networks compared, steps of the road: {name: its training}."""
+    return {step: (trained, step) for step in reversed(args.steps)}
+
+
+# %%
 def seconds_per_giga(layer, x, repeats):
     """Seconds of a forward and backward pass for 10^9 multiply-adds forward."""
     giga = measure.multiply_adds(layer, tuple(x.shape)) / 1e9
@@ -333,39 +341,6 @@ def seconds_per_giga(layer, x, repeats):
         layer(x).sum().backward()
         found.append((time.perf_counter() - began) / giga)
     return found[2:]  # the first ones also set things up
-
-
-# %%
-def dots(rows, xlabel, columns, span=0.0):
-    """A line for each label: its values as points, their median as a bar.
-
-    rows: {label: (role, values, texts)}; the texts stand right of the points, below
-    the headings in columns. The axis covers at least `span`: a small difference is
-    to look small.
-    """
-    figure, (axis,) = figures.panels(xlabel=xlabel)
-    axis.grid(axis="y", visible=False)
-    axis.grid(axis="x", visible=True)
-    axis.margins(x=0.06)
-    axis.set_yticks(range(len(rows)), rows)
-    axis.set_ylim(len(rows) - 0.5, -0.6)
-    for row, (role, values, _) in enumerate(rows.values()):
-        median = torch.tensor(values).median()
-        style = {"color": figures.color(role), "clip_on": False}
-        axis.plot(values, [row] * len(values), "o", alpha=0.55, markersize=9, **style)
-        axis.plot(median, row, "|", markersize=26, markeredgewidth=5, **style)
-    low, high = axis.get_xlim()
-    axis.set_xlim(left=min(low, high - span))
-    right = 0
-    for heading, texts in zip(columns, zip(*(texts for *_, texts in rows.values()))):
-        right += 30 + max(figures.width(figure, text) for text in [heading, *texts])
-        for row, text in [(-0.75, heading), *enumerate(texts)]:
-            axis.annotate(
-                text, (1, row), (right, 0), xycoords=axis.get_yaxis_transform(),
-                textcoords="offset points", ha="right", va="center_baseline",
-                color=figures.color("muted" if row < 0 else "ink"),
-                annotation_clip=False)
-    return figure
 
 
 # %%
@@ -413,27 +388,24 @@ if __name__ == "__main__":
 
 # %% Trainings
 if __name__ == "__main__":
-    parallel.precompute(product([trained], reversed(args.steps), [args], args.seeds))
+    compare.train(sides(args), args)
 
 # %% From ResNet to ConvNeXt
 if __name__ == "__main__":
-    train, _ = data.load(args, size=args.size)
-    rows = {}
+    networks, (train, _) = compare.train(sides(args), args), data.load(
+        args, size=args.size)
+    rows, image = {}, train[0][0]
     for step in args.steps:  # on the whole road or at a few stations of it
-        title, _ = ROAD[step]
-        histories = [trained(step, args, seed).history for seed in args.seeds]
-        results.record_runs(step, histories, "accuracy")
-        image = train[0][0]
         work = measure.multiply_adds(
             road_network(step, args.width, len(image)), (1, *image.shape))
         results.record(f"{step}_multiply_adds", work)
+        title, _ = ROAD[step]
         role = {"resnet": "control", "convnext": "idea"}.get(step, "muted")
-        rows[title] = (role, [100 * history["accuracy"][-1] for history in histories],
+        rows[title] = (role, training.at_end(networks[step], "accuracy"),
                        [f"{work / 1e6:.2f} M", f"{PAPER[step]:.1f} %"])
-    seeds = f"{args.runs} seed{'s' * (args.runs > 1)}"
-    figures.save(dots(
-        rows, f"test accuracy (%) after {args.epochs} epochs, {seeds}",
-        ["multiply-adds", "paper, ImageNet"], span=10), "convnext-road")
+    figures.save(figures.dots(
+        rows, f"after {args.epochs} epochs, {args.runs} seeds: test accuracy (%)",
+        ["multiply-adds", "paper, ImageNet"], span=0.1), "convnext-road")
 
 # %% What a multiply-add costs
 if __name__ == "__main__":
@@ -452,7 +424,7 @@ if __name__ == "__main__":
         median = torch.tensor(seconds).median().item()
         results.record(f"{key}_seconds_per_giga", median)
         rows[title] = (role, seconds, [f"{median:.3f} s"])
-    figure = dots(rows, "seconds for 10⁹ multiply-adds, forward and backward",
+    figure = figures.dots(rows, "seconds for 10⁹ multiply-adds, forward and backward",
                   ["median"])
     figure.axes[0].set_xlim(left=0)
     figures.save(figure, "convnext-cost")
@@ -460,7 +432,7 @@ if __name__ == "__main__":
 # %% One picture through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model = trained("convnext", args, args.seed).model
+    model = trained("convnext", compare.chosen("convnext", args), args.seed).model
     figures.save(figures.feature_maps(
         model, test[3][0], ["features.0", "features.1", "features.3", "features.5"]),
         "convnext-feature-maps")
@@ -468,7 +440,7 @@ if __name__ == "__main__":
 # %% Where it looks
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model = trained("convnext", args, args.seed).model
+    model = trained("convnext", compare.chosen("convnext", args), args.seed).model
     figures.save(where_it_looks(model, "features.3", test, args), "convnext-grad-cam")
 
 # %% What this run measured

@@ -13,16 +13,15 @@
 
 # %%
 from collections import namedtuple
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from grad_cam import grad_cam, where_it_looks
-from lab import (cli, data, figures, measure, parallel, results, training,
+from lab import (cli, compare, data, figures, measure, parallel, results, training,
                  weights)
 
 
@@ -318,20 +317,18 @@ def googlenet_loss(output, labels):
 
 
 # %%
-# The networks of the demo: block, share of the width, auxiliary heads, and share of
-# the learning rate: of 1, 0.3 and 0.1 the one with the lowest training error on
-# `cluttered` (seed 100). At one rate for all, 0.1, the naive ones would look far worse.
+# The networks of the demo: block, share of the width, auxiliary classifiers.
 KINDS = {
-    "reduced": (Inception, 1, False, 1),
-    "heads": (Inception, 1, True, 1),
-    "naive": (NaiveInception, 1, False, 0.1),
-    "thin": (NaiveInception, 0.43, False, 0.3),  # as many multiply-adds as reduced
+    "reduced": (Inception, 1, False),
+    "heads": (Inception, 1, True),
+    "naive": (NaiveInception, 1, False),
+    "thin": (NaiveInception, 0.43, False),  # as many multiply-adds as reduced
 }
 
 
 def small(kind, args):
     """network(in_channels) -> SmallGoogLeNet of that kind."""
-    block, share, heads, _ = KINDS[kind]
+    block, share, heads = KINDS[kind]
     return partial(SmallGoogLeNet, width=share * args.width,
                    stride=args.stride, block=block, aux_logits=heads)
 
@@ -341,7 +338,9 @@ def small(kind, args):
 class Settings(cli.ImageSettings):
     epochs: int = 3
     batch_size: int = 64
-    lr: float = 0.1
+    lr: float | None = None
+    rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
+    tune: bool = False
     weight_decay: float = 5e-4
     augment: bool = False
     size: int = cli.flag(32, least=16)
@@ -354,10 +353,10 @@ class Settings(cli.ImageSettings):
 
 SETTINGS = {
     "cluttered": Settings(),
-    "cifar10": Settings(epochs=8, augment=True, stride=1, width=1 / 4,
+    "cifar10": Settings(epochs=8, lr=0.1, augment=True, stride=1, width=1 / 4,
                         kinds=("thin", "reduced", "heads"), runs=1, threads=0),
-    "fashion_mnist": Settings(epochs=2, kinds=("naive", "thin", "reduced", "heads"),
-                              runs=1, threads=0)}
+    "fashion_mnist": Settings(epochs=2, lr=0.1, runs=1, threads=0,
+                              kinds=("naive", "thin", "reduced", "heads"))}
 
 
 # %%
@@ -365,8 +364,14 @@ SETTINGS = {
 def trained(kind, args, seed):
     """A small network of a kind, Trained on args.data."""
     return training.train_classifier(
-        small(kind, args), replace(args, lr=args.lr * KINDS[kind][3]), seed,
-        f"googlenet-{kind}-{args.data}-{seed}", googlenet_loss)
+        small(kind, args), args, seed, f"googlenet-{kind}-{args.data}-{seed}",
+        googlenet_loss)
+
+
+# %%
+def sides(args):
+    """The networks compared: {name: its training}."""
+    return {kind: (trained, kind) for kind in args.kinds}
 
 
 # %% [markdown]
@@ -517,42 +522,39 @@ if __name__ == "__main__":
         axis.yaxis.set_major_formatter("{x:,g}")
         axis.set_xticks(range(9), TABLE1)
         figures.label_lines(axis)
-    figures.annotate(axes[1], 6, axes[1].lines[0].get_ydata()[6],
-                     "3,344 channels come out,\nnot 832")
+    _, work = list(block_costs(NaiveInception).values())[6]
+    figures.annotate(axes[1], 6, work / 1e6, "3,344 channels come out,\nnot 832")
     figures.save(figure, "googlenet-cost")
 
 # %% Trainings
 if __name__ == "__main__":
-    parallel.precompute(product([trained], args.kinds, [args], args.seeds))
+    compare.train(sides(args), args)
 
 # %% With and without reductions
 if __name__ == "__main__":
+    networks, costs = compare.train(sides(args), args), {}
     train, _ = data.load(args, size=args.size)
-    shape = (1, *train[0][0].shape)
-    errors, costs = {}, {}
+    image = train[0][0]
     for kind in args.kinds:
-        histories = [trained(kind, args, seed).history for seed in args.seeds]
-        errors[kind] = [[100 - 100 * accuracy for accuracy in history["accuracy"]]
-                        for history in histories]
-        model = small(kind, args)(shape[1])
-        cost = measure.multiply_adds(model, shape)
-        costs[kind] = f"{cost / 1e6:.1f} M"
-        results.record(f"{kind}_multiply_adds", cost)
-        results.record(f"{kind}_parameters", measure.parameters(model))
-        results.record_runs(kind, histories, "accuracy")
+        costs |= measure.costs(kind, partial(small(kind, args), len(image)),
+                               (1, *image.shape))
+    for key, cost in costs.items():
+        results.record(key, cost)
     panels = {
         "naive": ("control", [("naive", "same widths"), ("thin", "thinned")]),
         "1×1 first": ("idea", [("reduced", "squeezed"), ("heads", "with heads")])}
     figures.save(figures.curves({
-        title: (role, {f"{label}: {costs[kind]}": errors[kind]
-                       for kind, label in kinds if kind in errors})
+        title: (role, {
+            f"{label}: {costs[f'{kind}_multiply_adds'] / 1e6:.1f} M":
+                training.by_epoch(networks[kind], "test_error")
+            for kind, label in kinds if kind in networks})
         for title, (role, kinds) in panels.items()}, ylabel="test error (%)"),
         "googlenet-reductions")
 
 # %% What each branch sees
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model = trained("reduced", args, args.seed).model
+    model = trained("reduced", compare.chosen("reduced", args), args.seed).model
     picture, image = test.picture(3), test[3][0].to(args.device)
     picture = picture.mean(2) if picture.ndim == 3 else picture
     with torch.no_grad():
@@ -573,7 +575,7 @@ if __name__ == "__main__":
 # %% One picture through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model = trained("reduced", args, args.seed).model
+    model = trained("reduced", compare.chosen("reduced", args), args.seed).model
     figures.save(figures.feature_maps(
         model, test[3][0], ["conv1", "inception3a", "inception3b", "inception4a",
                             "inception4e", "inception5b"]),
@@ -582,7 +584,7 @@ if __name__ == "__main__":
 # %% Where it looks
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model = trained("reduced", args, args.seed).model
+    model = trained("reduced", compare.chosen("reduced", args), args.seed).model
     figures.save(where_it_looks(model, "inception4e", test, args),
                  "googlenet-grad-cam")
 

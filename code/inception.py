@@ -16,7 +16,6 @@ import re
 from collections import namedtuple
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,7 @@ from torch import nn
 
 from googlenet import as_trained
 from grad_cam import grad_cam, where_it_looks
-from lab import (cli, data, figures, measure, parallel, results, training,
+from lab import (cli, compare, data, figures, measure, parallel, results, training,
                  weights)
 
 
@@ -443,7 +442,9 @@ LABELS = {"two_3x3": "two 3×3", "5x5": "5×5", "1x5_5x1": "1×5, 5×1",
 class Settings(cli.ImageSettings):
     epochs: int = 3
     batch_size: int = 64
-    lr: float = 0.2                 # paper: RMSProp, 0.045; here: SGD with momentum
+    lr: float | None = None         # paper: RMSProp, 0.045; here: SGD with momentum
+    rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    tune: bool = False
     weight_decay: float = 5e-4
     augment: bool = False
     size: int = cli.flag(32, least=16)
@@ -472,6 +473,13 @@ def trained(variant, epsilon, args, seed):
     return training.train_classifier(
         network, args, seed, f"inception-{variant}-{epsilon}-{args.data}-{seed}",
         loss=partial(label_smoothing_loss, epsilon=epsilon))
+
+
+# %%
+def sides(args):
+    """The networks compared: {name: its training}."""
+    return {**{variant: (trained, variant, 0.0) for variant in args.variants},
+            "plain": (trained, "two_3x3", 0.0), "smoothed": (trained, "two_3x3", 0.1)}
 
 
 # %%
@@ -549,51 +557,44 @@ if __name__ == "__main__":
 
 # %% Trainings
 if __name__ == "__main__":
-    parallel.precompute([*product([trained], args.variants, [0.0], [args], args.seeds),
-                         *product([trained], ["two_3x3"], [0.1], [args], args.seeds)])
+    compare.train(sides(args), args)
 
 # %% Cost against accuracy
 if __name__ == "__main__":
-    ticks = []
+    networks, ticks = compare.train(sides(args), args), []
     figure, (axis,) = figures.panels(
         xlabel=f"a dot: one of {args.runs} seeds; the line: their mean",
         ylabel="test accuracy (%)")
     for x, name in enumerate(args.variants):
-        models, histories = zip(*[trained(name, 0.0, args, seed)
-                                  for seed in args.seeds])
-        runs = torch.tensor([history["accuracy"][-1] for history in histories])
-        shape = (1, models[0].stem.conv.in_channels, args.size, args.size)
-        cost = measure.multiply_adds(models[0], shape)
+        model, values = networks[name][0].model, training.at_end(
+            networks[name], "accuracy")
+        cost = measure.multiply_adds(
+            model, (1, model.stem.conv.in_channels, args.size, args.size))
+        results.record(f"{name}_multiply_adds", cost)
         ticks.append(f"{LABELS[name]}\n{cost / 1e6:.2f} M multiply-adds")
         color = figures.color("idea" if name in ("two_3x3", "1x5_5x1") else "control")
-        places = [x + 0.06 * (run - (args.runs - 1) / 2) for run in range(args.runs)]
-        axis.plot(places, 100 * runs, "o", color=color, markersize=11, alpha=0.6)
-        axis.plot([x - 0.16, x + 0.16], 2 * [100 * runs.mean()], color=color)
-        results.record(f"{name}_multiply_adds", cost)
-        results.record_runs(name, histories, "accuracy")
+        places = [x + 0.06 * (run - (len(values) - 1) / 2)
+                  for run in range(len(values))]
+        axis.plot(places, values, "o", color=color, markersize=11, alpha=0.6)
+        axis.plot([x - 0.16, x + 0.16], 2 * [sum(values) / len(values)], color=color)
     axis.set_xticks(range(len(ticks)), ticks)
     axis.set_xlim(-0.5, len(ticks) - 0.5)
     low, high = axis.get_ylim()  # not so near that noise looks like a difference
-    axis.set_ylim(max(0, low - 10), min(100, high + 10))
+    axis.set_ylim(max(0, low - 0.1), min(1, high + 0.1))
     figures.save(figure, "inception-factors")
 
 # %% Label smoothing
 if __name__ == "__main__":
-    _, test = data.load(args, size=args.size)
+    networks, (_, test) = compare.train(sides(args), args), data.load(
+        args, size=args.size)
     figure, (axis,) = figures.panels(
         xlabel="probability of the most likely class", ylabel="test pictures (%)")
-    for name, role, epsilon in [("plain", "control", 0.0),
-                                ("smoothed", "idea", 0.1)]:
-        models = [trained("two_3x3", epsilon, args, seed).model for seed in args.seeds]
-        found = [confidence(model, test, args) for model in models]
+    for name, role in [("plain", "control"), ("smoothed", "idea")]:
+        found = [confidence(model, test, args) for model, _ in networks[name]]
         shares = [p.histc(10, min=0, max=1) / len(p) for p, _, _ in found]
-        figures.band(axis, torch.arange(0.05, 1, 0.1), 100 * torch.stack(shares), role,
+        figures.band(axis, torch.arange(0.05, 1, 0.1), torch.stack(shares), role,
                      f"{name} labels")
         p, right = (torch.cat(part) for part in list(zip(*found))[:2])
-        results.record(f"{name}_accuracy", right.float().mean())
-        each = torch.stack([of.float().mean() for _, of, _ in found])
-        results.record(f"{name}_accuracy_lowest", each.min())
-        results.record(f"{name}_accuracy_highest", each.max())
         results.record(f"{name}_confidence", p.mean())
         results.record(f"{name}_confidence_wrong", p[~right].mean())
         results.record(f"{name}_nll", torch.stack([nll for *_, nll in found]).mean())
@@ -604,7 +605,7 @@ if __name__ == "__main__":
 # %% One picture through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model = trained("two_3x3", 0.0, args, args.seed).model
+    model = trained("two_3x3", 0.0, compare.chosen("two_3x3", args), args.seed).model
     figures.save(figures.feature_maps(
         model, test[3][0], ["stem", "reduce1", "mixed1", "reduce2", "mixed2"]),
         "inception-feature-maps")
@@ -612,7 +613,7 @@ if __name__ == "__main__":
 # %% Where the network looked
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model = trained("two_3x3", 0.0, args, args.seed).model
+    model = trained("two_3x3", 0.0, compare.chosen("two_3x3", args), args.seed).model
     figures.save(where_it_looks(model, "mixed1", test, args), "inception-grad-cam")
 
 # %% What this run measured

@@ -13,14 +13,13 @@
 
 # %%
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from lab import cli, data, figures, measure, parallel, results, training
+from lab import cli, compare, data, figures, measure, parallel, results, training
 
 
 # %% [markdown]
@@ -195,24 +194,27 @@ def map_loss(logits, labels, j=1.0):
 class Settings(cli.Settings):
     epochs: int = 12
     batch_size: int = 32
-    lr: float = 0.05    # of 0.02, 0.05 and 0.1 the lowest loss, for both networks
+    lr: float | None = None
+    rates: tuple[float, ...] = (0.005, 0.02, 0.05, 0.1)
+    tune: bool = False
     runs: int = 3
 
 
 SETTINGS = {
     "digits": Settings(),
-    "mnist": Settings(epochs=5, batch_size=128, lr=0.1, runs=1),
-    "fashion_mnist": Settings(epochs=5, batch_size=128, lr=0.1, runs=1)}
+    "mnist": Settings(epochs=5, batch_size=128, runs=1),
+    "fashion_mnist": Settings(epochs=5, batch_size=128, runs=1)}
 
 
 # %%
 @parallel.memoize
-def trained(network, args, seed, loss=F.cross_entropy, lr=None):
-    """network() Trained on args.data; once a run."""
+def trained(network, args, seed):
+    """network() Trained on args.data."""
     torch.manual_seed(seed)
     train, test = data.load(args, size=28)
     model = training.place(network(), args)
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr or args.lr, momentum=0.9)
+    loss = map_loss if network is LeNet5Original else F.cross_entropy
+    optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=0.9)
     batches = training.loader(train, args)
     schedule = training.one_cycle(optimizer, args.epochs * len(batches))
 
@@ -229,20 +231,28 @@ def trained(network, args, seed, loss=F.cross_entropy, lr=None):
     history = training.fit(
         step, batches, args, seed=seed,
         save={"model": model, "optimizer": optimizer, "schedule": schedule},
-        validate=lambda: {"test_error": test_error(model, test, args)},
+        validate=lambda: accuracy(model, test, args),
         name=f"lenet-{network.__name__}-{args.data}-{seed}")
     return training.Trained(model, history)
 
 
 # %%
-def test_error(model, test, args):
-    """Wrong answers on the test set, in percent."""
-    return 100 - 100 * training.evaluate(model, test, args)["accuracy"]
+def accuracy(model, test, args):
+    """Shares of the test set that are classified right, and wrong."""
+    share = training.evaluate(model, test, args)["accuracy"]
+    return {"accuracy": share, "test_error": 1 - share}
+
+
+# %%
+def sides(args):
+    """The networks compared: {name: its training}."""
+    return {network.__name__: (trained, network)
+            for network in [LeNet5Original, LeNet5, FullyConnected]}
 
 
 # %%
 def shifted(test, pixels):
-    """The test set with every picture moved to the right, background coming in."""
+    """Move every image of the test set to the right; background comes in."""
     images, labels = test.tensors
     moved = F.pad(images, (pixels, -pixels), value=images.min().item())
     return TensorDataset(moved, labels)
@@ -250,7 +260,7 @@ def shifted(test, pixels):
 
 # %%
 def facts():
-    """What the slides state of LeNet-5, computed."""
+    """Numbers on the slides that follow from the networks alone."""
     model, original = LeNet5(), LeNet5Original()
     unconnected = 25 * int((~original.c3.mask).sum())
     fields = measure.receptive_fields(
@@ -285,55 +295,42 @@ if __name__ == "__main__":
 
 # %% Trainings
 if __name__ == "__main__":
-    original = trained, LeNet5Original, args, args.seed, map_loss, args.lr / 10
-    parallel.precompute([original, *product(
-        [trained], [LeNet5, FullyConnected], [args], args.seeds)])
+    compare.train(sides(args), args)
 
 # %% Convolution against full connection
 if __name__ == "__main__":
-    errors = {}
-    for network in [FullyConnected, LeNet5]:
-        histories = [trained(network, args, seed).history for seed in args.seeds]
+    networks, comparison = compare.train(sides(args), args), {}
+    for title, role, network in [("fully connected", "control", FullyConnected),
+                                 ("LeNet-5", "idea", LeNet5)]:
         weights = f"{measure.parameters(network()):,} weights"
-        errors[network] = {weights: [h["test_error"] for h in histories]}
-        final = sum(h["test_error"][-1] for h in histories) / args.runs
-        seconds = sum(sum(h["seconds"]) for h in histories) / args.runs
-        results.record(f"{network.__name__}_accuracy", 1 - final / 100)
-        results.record(f"{network.__name__}_seconds", seconds)
-    figures.save(figures.curves(
-        {"fully connected": ("control", errors[FullyConnected]),
-         "LeNet-5": ("idea", errors[LeNet5])}, ylabel="test error (%)"),
-        "lenet-training")
+        comparison[title] = role, {
+            weights: training.by_epoch(networks[network.__name__], "test_error")}
+    figures.save(figures.curves(comparison, ylabel="test error (%)"), "lenet-training")
 
 # %% A digit that moves
 if __name__ == "__main__":
-    _, test = data.load(args, size=28)
+    networks, (_, test) = compare.train(sides(args), args), data.load(args, size=28)
     shifts = range(6)
     figure, (axis,) = figures.panels(
         xlabel="shift to the right (pixels of 28)", ylabel="test error (%)")
-    for role, name, network in [("control", "fully connected", FullyConnected),
-                                ("idea", "LeNet-5", LeNet5)]:
-        models = [trained(network, args, seed).model for seed in args.seeds]
-        errors = torch.tensor([[test_error(model, shifted(test, pixels), args)
-                                for pixels in shifts] for model in models])
-        color = figures.color(role)
-        axis.plot(shifts, errors.mean(0), label=name, color=color)
-        axis.fill_between(shifts, errors.amin(0), errors.amax(0), color=color,
-                          alpha=0.14, linewidth=0)
-        missed = errors[:, 2].mean() / 100
-        results.record(f"{network.__name__}_shift2_error", missed)
+    for role, label, name in [("control", "fully connected", "FullyConnected"),
+                              ("idea", "LeNet-5", "LeNet5")]:
+        errors = [[accuracy(model, shifted(test, pixels), args)["test_error"]
+                   for pixels in shifts] for model, _ in networks[name]]
+        figures.band(axis, shifts, errors, role, label)
+        results.record_range(f"{name}_shift2_error", [each[2] for each in errors])
     figures.label_lines(axis)
     figures.save(figure, "lenet-shift")
 
 # %% Filters
 if __name__ == "__main__":
-    model = trained(LeNet5, args, args.seed).model
+    model = trained(LeNet5, compare.chosen("LeNet5", args), args.seed).model
     figures.save(figures.filters(model.conv1.weight), "lenet-filters")
 
 # %% One digit through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=28)
-    model = trained(LeNet5, args, args.seed).model
+    model = trained(LeNet5, compare.chosen("LeNet5", args), args.seed).model
     figure = figures.feature_maps(
         model, test[3][0], ["conv1", "conv2", "fc1", "fc2", "fc3"])
     figures.save(figure, "lenet-feature-maps")
@@ -341,7 +338,7 @@ if __name__ == "__main__":
 # %% Confusion matrix
 if __name__ == "__main__":
     _, test = data.load(args, size=28)
-    model = trained(LeNet5, args, args.seed).model
+    model = trained(LeNet5, compare.chosen("LeNet5", args), args.seed).model
     logits, labels = training.predict(model, test, args)
     pairs = 10 * labels + logits.argmax(dim=1)
     matrix = pairs.bincount(minlength=100).view(10, 10)
@@ -350,7 +347,7 @@ if __name__ == "__main__":
 # %% What it gets wrong
 if __name__ == "__main__":
     _, test = data.load(args, size=28)
-    model = trained(LeNet5, args, args.seed).model
+    model = trained(LeNet5, compare.chosen("LeNet5", args), args.seed).model
     logits, labels = training.predict(model, test, args)
     predicted = logits.argmax(dim=1)
     surest = F.cross_entropy(logits, labels, reduction="none").topk(12).indices
@@ -363,9 +360,8 @@ if __name__ == "__main__":
 
 # %% The network of 1998
 if __name__ == "__main__":
-    # squared distances in 84 dimensions are larger than logits: smaller steps
-    model, history = trained(LeNet5Original, args, args.seed, map_loss, args.lr / 10)
-    results.record("LeNet5Original_accuracy", 1 - history["test_error"][-1] / 100)
+    model = trained(
+        LeNet5Original, compare.chosen("LeNet5Original", args), args.seed).model
     bitmaps = model.output.bitmaps.view(10, 12, 7)
     figures.save(figures.images(list(0.5 - 0.5 * bitmaps.cpu()), columns=10),
                  "lenet-bitmaps")

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from grad_cam import grad_cam
-from lab import (cli, compare, data, figures, measure, parallel, results,
-                 training, weights)
+from lab import (cli, compare, data, figures, measure, parallel, results, training,
+                 weights)
 
 
 # %% [markdown]

@@ -14,13 +14,12 @@
 # %%
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 
 import torch
 from torch import nn
 
 from grad_cam import grad_cam, where_it_looks
-from lab import (cli, data, figures, measure, parallel, results, training,
+from lab import (cli, compare, data, figures, measure, parallel, results, training,
                  weights)
 
 
@@ -229,9 +228,9 @@ def around(middle, width, batch_norm=True):
 class Settings(cli.ImageSettings):
     epochs: int = 5
     batch_size: int = 128
-    lr: float = 0.2
-    # without batch norm 0.03 and 0.3 did no better in one try each
-    plain_lr: float = cli.flag(0.1, "learning rate without batch norm", above=0)
+    lr: float | None = None
+    rates: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
+    tune: bool = False
     weight_decay: float = 5e-4
     augment: bool = False
     # the digits are of 8x8 pixels: 16x16 lose little, and cost a quarter of 32x32
@@ -249,12 +248,7 @@ SETTINGS = {"cluttered": Settings(), "cifar10": replace(REAL, epochs=10),
 # %%
 @parallel.memoize
 def trained(middle, batch_norm, args, seed):
-    """The network around `middle`, a tuple, Trained once a run.
-
-    Without batch norm it has a learning rate of its own.
-    """
-    if not batch_norm:
-        args = replace(args, lr=args.plain_lr)
+    """The network around `middle`, a tuple of widths, Trained."""
     network = around(middle, args.width, batch_norm)
     kind = "7x7" if isinstance(middle[0], tuple) else f"{len(middle)}-3x3"
     norm = "norm" if batch_norm else "plain"
@@ -263,9 +257,15 @@ def trained(middle, batch_norm, args, seed):
 
 
 # %%
-def kernels(width):
-    """What the demo compares: {name: middle}."""
-    return {"three 3×3": (width,) * 3, "one 7×7": ((width, 7),)}
+def sides(args):
+    """The networks compared: {name: its training}."""
+    found = {"three_3x3": (trained, (args.width,) * 3, True),
+             "one_7x7": (trained, ((args.width, 7),), True)}
+    for depth in args.depths:
+        middle = (args.width,) * depth
+        found[f"plain{depth + 3}"] = trained, middle, False
+        found[f"normed{depth + 3}"] = trained, middle, True
+    return found
 
 
 # %%
@@ -274,7 +274,7 @@ def signal_sizes(images, std=None, batch_norm=False):
     """Root mean square after each convolution of a new VGG-19.
 
     images (B, C, H, W). std: of all weights; None for
-    torchvision's initialisation. Returns 16 numbers.
+    torchvision's initialization. Returns 16 numbers.
     """
     configuration = CONFIGURATIONS["E"]
     features = make_layers(configuration, batch_norm, images.shape[1])
@@ -296,38 +296,32 @@ def weights_of(layers):
 
 
 def facts():
-    """What the slides state of VGGs, computed."""
+    """Numbers on the slides that follow from the networks alone."""
     values = {}
-    variants = [vgg11, vgg13, vgg16, vgg19, vgg11_bn, vgg13_bn, vgg16_bn, vgg19_bn,
-                vgg11_lrn, vgg16_c]
+    for build in [vgg11, vgg13, vgg16, vgg19, vgg11_bn, vgg13_bn, vgg16_bn, vgg19_bn,
+                  vgg11_lrn, vgg16_c]:
+        name = build.__name__
+        values |= measure.costs(name, build, (1, 3, 224, 224))
+        with torch.device("meta"):
+            features = build().features
+        values[f"{name}_receptive_field"] = measure.receptive_fields(features)[-1]
     with torch.device("meta"):
-        models = {build.__name__: build() for build in variants}
-        stacks = {name: make_layers(count * [(512, size)], in_channels=512)
-                  for name, count, size in [("two_3x3", 2, 3), ("one_5x5", 1, 5),
-                                            ("three_3x3", 3, 3), ("one_7x7", 1, 7)]}
-        small = small_vgg()
-        compared = {f"demo_{name}": around(middle, 16)(1) for name, middle in zip(
-            ["three_3x3", "one_7x7"], kernels(16).values())}
-    for name, model in models.items():
-        values[f"{name}_parameters"] = measure.parameters(model)
-        values[f"{name}_multiply_adds"] = measure.multiply_adds(model, (1, 3, 224, 224))
-        values[f"{name}_receptive_field"] = measure.receptive_fields(model.features)[-1]
-    model = models["vgg16"]
-    values["vgg16_classifier_parameters"] = measure.parameters(model.classifier)
-    values["vgg16_first_linear_parameters"] = measure.parameters(model.classifier[0])
+        classifier = vgg16().classifier
+    values["vgg16_classifier_parameters"] = measure.parameters(classifier)
+    values["vgg16_first_linear_parameters"] = measure.parameters(classifier[0])
     values["vgg16_classifier_share"] = (
-        measure.parameters(model.classifier) / measure.parameters(model))
-    for name, stack in stacks.items():   # 512 channels, as in the last stage
+        values["vgg16_classifier_parameters"] / values["vgg16_parameters"])
+    for name, count, kernel in [("two_3x3", 2, 3), ("one_5x5", 1, 5),
+                                ("three_3x3", 3, 3), ("one_7x7", 1, 7)]:
+        stack = make_layers(count * [(512, kernel)], in_channels=512)
+        values |= measure.costs(name, lambda stack=stack: stack, (1, 512, 14, 14))
         values[f"{name}_weights"] = weights_of(stack)
-        values[f"{name}_multiply_adds"] = measure.multiply_adds(stack, (1, 512, 14, 14))
         values[f"{name}_receptive_field"] = measure.receptive_fields(stack)[-1]
     values["saved_by_3x3"] = values["one_7x7_weights"] / values["three_3x3_weights"] - 1
-    for name, model in {**compared, "small_vgg": small}.items():
-        channels, side = (3, 32) if model is small else (1, 16)
-        values[f"{name}_parameters"] = measure.parameters(model)
-        values[f"{name}_multiply_adds"] = measure.multiply_adds(
-            model, (1, channels, side, side))
-    return values
+    for name, middle in [("three_3x3", 3 * (16,)), ("one_7x7", ((16, 7),))]:
+        values |= measure.costs(f"demo_{name}", partial(around(middle, 16), 1),
+                                (1, 1, 16, 16))
+    return values | measure.costs("small_vgg", small_vgg, (1, 3, 32, 32))
 
 
 # %% [markdown]
@@ -348,37 +342,25 @@ if __name__ == "__main__":
 
 # %% Trainings
 if __name__ == "__main__":
-    parallel.precompute([
-        *product([trained], kernels(args.width).values(), [True], [args], args.seeds),
-        *((trained, (args.width,) * depth, batch_norm, args, seed)
-          for depth in args.depths for batch_norm in [True, False]
-          for seed in args.seeds)])
+    compare.train(sides(args), args)
 
 # %% Three 3×3 against one 7×7
 if __name__ == "__main__":
-    errors = {}
-    for name, middle in kernels(args.width).items():
-        histories = [trained(middle, True, args, seed).history for seed in args.seeds]
-        errors[name] = [[100 - 100 * a for a in h["accuracy"]] for h in histories]
-        results.record_runs(name.replace("×", "x").replace(" ", "_"), histories,
-                            "training_error", "accuracy")
+    networks = compare.train(sides(args), args)
+    errors = {label: training.by_epoch(networks[name], "test_error")
+              for label, name in [("three 3×3", "three_3x3"), ("one 7×7", "one_7x7")]}
     figures.save(figures.curves({"": (["idea", "control"], errors)},
                                 ylabel="test error (%)"), "vgg-kernels")
 
 # %% Deeper, with and without batch norm
 if __name__ == "__main__":
-    comparison = {}
-    for title, role, batch_norm in [("without", "control", False),
-                                    ("with batch norm", "idea", True)]:
-        errors = {}
-        for depth in args.depths:
-            histories = [trained((args.width,) * depth, batch_norm, args, seed).history
-                         for seed in args.seeds]
-            errors[f"{depth + 3} layers"] = [
-                [100 * error for error in h["training_error"]] for h in histories]
-            results.record_runs(f"{'normed' if batch_norm else 'plain'}{depth + 3}",
-                                histories, "training_error", "accuracy")
-        comparison[title] = role, errors
+    networks, comparison = compare.train(sides(args), args), {}
+    for title, role, name in [("without", "control", "plain"),
+                              ("with batch norm", "idea", "normed")]:
+        comparison[title] = role, {
+            f"{depth + 3} layers": training.by_epoch(
+                networks[f"{name}{depth + 3}"], "training_error")
+            for depth in args.depths}
     figures.save(figures.curves(comparison, ylabel="training error (%)"), "vgg-depth")
 
 # %% Signal in a new VGG-19
@@ -403,7 +385,8 @@ if __name__ == "__main__":
 # %% One picture through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model = trained((args.width,) * 3, True, args, args.seed).model
+    model = trained((args.width,) * 3, True, compare.chosen("three_3x3", args),
+                    args.seed).model
     relus = [f"features.{i}" for i, layer in enumerate(model.features)
              if isinstance(layer, nn.ReLU)]
     figures.save(figures.feature_maps(model, test[3][0], relus), "vgg-feature-maps")
@@ -411,7 +394,8 @@ if __name__ == "__main__":
 # %% Where it looks
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model = trained((args.width,) * 3, True, args, args.seed).model
+    model = trained((args.width,) * 3, True, compare.chosen("three_3x3", args),
+                    args.seed).model
     figures.save(where_it_looks(model, "features", test, args), "vgg-grad-cam")
 
 # %% What this run measured

@@ -225,8 +225,8 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
                      epochs=None, validate=True, sets=None):
     """network(in_channels) Trained on args.data.
 
-    The history has loss and training_error of each epoch and, if validate, the test
-    set's accuracy after it. loss(output, labels): output is what the model returns in
+    The history has loss and training_error of each epoch and, if validate, accuracy
+    and test_error on the test set after it. loss(output, labels): output is what the model returns in
     training; where that is a tuple its first entry are the logits. optimizer:
     makes one from the parameters; without, it is SGD with args.lr, momentum 0.9 and
     args.weight_decay. The learning rate follows one_cycle().
@@ -263,7 +263,8 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
         return {"loss": batch_loss, "training_error": wrong.mean()}
 
     def accuracy():
-        return {"accuracy": evaluate(model, test, args)["accuracy"]}
+        value = evaluate(model, test, args)["accuracy"]
+        return {"accuracy": value, "test_error": 1 - value}
 
     history = fit(
         step, batches, args, seed=seed, name=name, epochs=epochs,
