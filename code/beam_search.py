@@ -199,8 +199,9 @@ def lengths(alpha, args, seed):
     count = 10 if args.quick else args.languages
     model = RandomLanguage(count, args.words, args.long, seed)
     source = torch.arange(count)[:, None]
-    return [(beam_search(model, source, args.long, beam, alpha) != PAD).sum().item()
-            / count for beam in args.beams]
+    written = [beam_search(model, source, args.long, beam, alpha)
+               for beam in args.beams]
+    return [(tokens != PAD).sum().item() / count for tokens in written]
 
 
 # %%

@@ -96,6 +96,8 @@ class KeyValueCache:
 
     def __getitem__(self, rows):
         """The cache of these rows of the batch."""
+        if self.keys is None:
+            return KeyValueCache()
         return KeyValueCache(self.keys[rows], self.values[rows])
 
 
@@ -139,9 +141,12 @@ class MultiHeadAttention(nn.Module):
         return [x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
                 for x in parts]
 
-    def weights(self, query, key, value, mask=None):
-        """The weights (B, H, T, S) that forward uses, without dropout."""
-        return scaled_dot_product(*self.project(query, key, value), mask)[1]
+    def weights(self, query, key, value, mask=None, cache=None):
+        """The weights (B, H, T, S) that forward would use, without dropout."""
+        query, key, value = self.project(query, key, value)
+        if cache is not None:
+            key, value = cache[:].append(key, value)
+        return scaled_dot_product(query, key, value, mask)[1]
 
 
 # %%

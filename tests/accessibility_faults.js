@@ -7,7 +7,7 @@ async ([scope, onlyColours]) => {
                     .line { padding-block: 2px !important; margin-block: -2px !important }`);
   document.adoptedStyleSheets = [bare];
   const { violations, incomplete } = await axe.run(scope,
-    onlyColours ? { runOnly: { type: "tag", values: ["cat.color"] } } : {});
+    onlyColours ? { runOnly: ["color-contrast", "link-in-text-block"] } : {});
   document.adoptedStyleSheets = [];
 
   const isText = ({ any: [{ data }], target: [place] }) =>

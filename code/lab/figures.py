@@ -19,7 +19,7 @@ __all__ = [
     "annotate", "architecture", "band", "bars", "cells", "color", "confusion", "crop",
     "curves", "dots", "feature_maps", "filters", "flow", "frame", "grouped_bars",
     "heated", "heatmaps", "images", "label_lines", "panels", "points", "prediction",
-    "save", "sheet", "table", "width",
+    "save", "sheet", "signed", "table", "width",
 ]
 
 

@@ -8,6 +8,7 @@ import gzip
 import random
 import re
 import zlib
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from urllib.request import urlretrieve
@@ -172,6 +173,46 @@ def vocabulary(sentences, size=None):
         trainer = trainers.WordLevelTrainer(special_tokens=SPECIAL, show_progress=False)
     tokenizer.train_from_iterator(sentences, trainer)
     return tokenizer
+
+
+def translate(model, tokenizer, sentences, search, batch=100):
+    """Translate a list of sentences: the translations, in its order.
+
+    search(model, source (B, S), limit=…) -> tokens (B, T), as beam_search.py has it; a
+    translation has at most 50 tokens more than its source (Vaswani et al. 2017, 6.1).
+    """
+    device = next(model.parameters()).device
+    sources = [torch.tensor(encoded.ids + [EOS], device=device)
+               for encoded in tokenizer.encode_batch(sentences)]
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    written, was_training = {}, model.training
+    model.eval()
+    for start in range(0, len(order), batch):
+        chosen = order[start:start + batch]
+        source = pad_sequence([sources[i] for i in chosen], batch_first=True,
+                              padding_value=PAD)
+        tokens = search(model, source, limit=source.shape[1] + 50)
+        written |= zip(chosen, tokenizer.decode_batch(tokens.tolist()))
+    model.train(was_training)
+    return [written[i].strip() for i in range(len(sentences))]
+
+
+def bleu(written, targets):
+    """{"bleu": 0..100, "signature": how sacrebleu computed it} of translations."""
+    from sacrebleu.metrics import BLEU
+    metric = BLEU()
+    score = metric.corpus_score(written, [targets]).score
+    return {"bleu": score, "signature": str(metric.get_signature())}
+
+
+def most_without_order(pairs, test):
+    """The share of `test` that is correct at best if the order of words is lost.
+
+    Of the sources with the same words in any order only one can be correct.
+    """
+    alike = Counter(" ".join(sorted(source.split())) for source, _ in pairs)
+    return sum(1 / alike[" ".join(sorted(source.split()))]
+               for source, _ in test) / len(test)
 
 
 class Translations(Dataset):
