@@ -444,6 +444,7 @@ describe("numbers and proofs", () => {
     assert.match(html, /<span class="record stale" title="measured by older code of python code\/net.py --data mnist/);
     assert.equal(references[0].stale, true);
     assert.equal(references[0].key, "mnist.test.accuracy");
+    good("[1,400](../static/results/net.json#demo.samples.train)");
     assert.match(problem("[1](../static/results/net.json#mnst.accuracy)"), /no "mnst"; there is mnist/);
     assert.match(problem("[1](../static/results/none.json#demo.x)"), /no file/);
   });
