@@ -18,6 +18,7 @@ LISTED = [line.split(": ") for line in
 APART = re.compile("|".join([
     r"\A---\n.*?\n---\n",                           # front matter
     r"^```.*?^```",                                 # code
+    r"^`npm run exercises[^\n]*$",                  # points and time of an exercise
     r"`[^`\n]+`",
     r"<!--.*?-->",
     r"\$\$.*?\$\$", r"\$[^$\n]+\$",                 # formulas
@@ -28,7 +29,7 @@ APART = re.compile("|".join([
     r"\b1,?000 (?:ImageNet )?classes",
     r"&#\d+;",                                      # characters
     r"(?:\d+(?:, | and ))*\d+ (?:values|maps|channels)\b",        # sizes of layers
-    r"^`npm run exercises[^\n]*$",                  # points and time of an exercise
+    r"\((?:\d+, )+\d+\)", r"\b[a-z] = \d+(?:, \d+)*(?![\d.])",
 ]), re.DOTALL | re.MULTILINE)
 UNITS = ("%|[kMGB]|million|billion|points?|BLEU|m?s|seconds?|minutes?|hours?|days?|"
          "weeks?|epochs|passes|steps|[MG]i?B|[GT]PUs?")
