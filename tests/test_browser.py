@@ -583,6 +583,15 @@ def test_paper_has_notes_if_asked(open_deck):
     assert pages(notes) == 11
 
 
+def test_the_keyboard_shows_how_a_paper_measured(open_deck):
+    page = open_deck("cnn.md#/how-not-to-be-fooled-by-a-results-table")
+    number = page.locator("section.present a.reported").first
+    page.keyboard.press("Tab")
+    number.focus()
+    shown = number.evaluate("(link) => getComputedStyle(link, '::after').content")
+    assert "7 models, 144 crops" in shown and number.get_attribute("title") in shown
+
+
 @pytest.mark.parametrize("theme", THEMES)
 def test_code_opens_in_the_source(open_deck, theme):
     page = open_deck(f"sample.md?theme={theme}#/steps-through-code")
