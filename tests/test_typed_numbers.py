@@ -66,11 +66,12 @@ def test_the_list_only_shrinks(deck):
 
 
 @pytest.mark.parametrize("text, numbers", [
-    ("an error of 15.3 %, 1.2 million pictures, 3 GB", ["15.3 %", "1.2 million", "3 GB"]),
+    ("an error of 15.3 %, 1.2 million images, 3 GB",
+     ["15.3 %", "1.2 million", "3 GB"]),
     ("![falls to 14 %](../static/img/a.svg)", ["14 %"]),
     ("## It ends at 4,096\n\nNote:\nSay: after 90 epochs", ["4,096", "90 epochs"]),
     ("![ends at [14 %](../static/results/a.json#demo.x)](../static/img/a.svg)", []),
-    ("[61,706](../code/a.py#facts.parameters), [He et al., 2016](https://a.b/1512.3)", []),
+    ("[61,706](../code/a.py#facts.parameters), [He, 2016](https://a.b/1512.3)", []),
     ('[Wu, 2018](https://a.b/c "Yuxin Wu. *Group*. 12.5 %. 2018.")', []),
     ("ResNet-50 of 2015, 3×3, 7×7×512, section 4.1, $0.5$, `--lr 0.1`, 50 layers", []),
     ("```\nx = 0.1\n```\n\n$$\nx = 1.5\n$$\n\nTime: 1.5 minutes.", [])])
