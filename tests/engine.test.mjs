@@ -134,7 +134,9 @@ write("static/results/net.json", JSON.stringify({
   demo: { ...run, hash, command: "python code/net.py", values: { error: 0.034 } },
   mnist: { ...run, hash: "older", command: "python code/net.py --data mnist", data: "mnist", values: { "test.accuracy": 0.989 } },
 }));
-write("static/results/blocks.json", JSON.stringify({ facts: { hash: "older", values: { depth: 3 } } }));
+write("static/results/blocks.json", JSON.stringify({
+  facts: { hash: "older", values: { depth: 3 } }, settings: { hash: "older", values: { "mnist.epochs": 5 } },
+}));
 write("static/results/two.json", "{");
 write("papers/noether1918.json", JSON.stringify({
   citation: "Noether, 1918",
@@ -433,6 +435,7 @@ describe("numbers and proofs", () => {
     assert.match(html, /<span class="record stale" title="measured by older code of python code\/net.py --data mnist/);
     assert.equal(references[0].stale, true);
     assert.equal(references[0].key, "mnist.test.accuracy");
+    good("[1,400](../static/results/net.json#demo.samples.train)");
     assert.match(problem("[1](../static/results/net.json#mnst.accuracy)"), /no "mnst"; there is mnist/);
     assert.match(problem("[1](../static/results/none.json#demo.x)"), /no file/);
   });
@@ -443,6 +446,7 @@ describe("numbers and proofs", () => {
     assert.deepEqual([references[0].kind, references[0].key], ["setting", "mnist.epochs"]);
     assert.equal(problem("[6](../code/net.py#settings.mnist.epochs)"), "the value is 5: write 5");
     assert.match(problem("[5](../code/net.py#settings.mnst.epochs)"), /no value "mnst.epochs"; there is mnist.epochs/);
+    assert.match(problem("[5](../code/blocks.py#settings.mnist.epochs)"), /older code: run python code\/blocks.py/);
   });
 
   test("a paper's number, with its protocol where it is pointed at and once in the notes", () => {

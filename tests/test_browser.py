@@ -583,6 +583,15 @@ def test_paper_has_notes_if_asked(open_deck):
     assert pages(notes) == 11
 
 
+def test_the_keyboard_shows_how_a_paper_measured(open_deck):
+    slide = "how-not-to-be-fooled-by-a-results-table"
+    number = open_deck(f"cnn.md#/{slide}").locator(f"#{slide} a.reported").first
+    number.press("Tab")
+    number.focus()
+    shown = number.evaluate("(link) => getComputedStyle(link, '::after').content")
+    assert "7 models, 144 crops" in shown and number.get_attribute("title") in shown
+
+
 @pytest.mark.parametrize("theme", THEMES)
 def test_code_opens_in_the_source(open_deck, theme):
     page = open_deck(f"sample.md?theme={theme}#/steps-through-code")

@@ -7,7 +7,7 @@ from lab.cli import ROOT
 
 
 def value(paper, key):
-    """Read a number that a paper reports: value("liu2022", "tiny_top1_accuracy").
+    """Read a number that a paper reports: value("liu2022", "tiny_accuracy").
 
     Shares stand for percentages. Raises UserError if the number has no record.
     """

@@ -8,7 +8,8 @@ import { lostCells, mistakeOf, mistakesIn, misspeltComment, noFootnotes } from "
 
 /**
  * @typedef {import("markdown-it").Token} Token
- * @typedef {"code" | "fact" | "setting" | "record" | "paper" | "proof" | "figure" | "citation" | "deck-link" | "link"} Kind
+ * @typedef {"code" | "fact" | "setting" | "record" | "paper" | "proof" | "figure" | "citation"
+ *   | "deck-link" | "link"} Kind
  * @typedef {import("./html.mjs").Attributes} Attributes
  * @typedef {object} Link
  * @property {Kind} kind
@@ -413,7 +414,7 @@ function kindOf(href, text) {
   if (/^([a-z][a-z0-9+.-]*:|\/\/)/i.test(href)) return /\b(19|20)\d\d[a-z]?$/.test(text) ? "citation" : "link";
   if (!file || file.endsWith(".md")) return "deck-link";
   if (!fragment) return "link";
-  if (/^(\.\.\/)+code\/.*\.py$/.test(file)) 
+  if (/^(\.\.\/)+code\/.*\.py$/.test(file))
     return fragment.startsWith("facts.") ? "fact" : fragment.startsWith("settings.") ? "setting" : "code";
   if (/^(\.\.\/)+static\/results\/.*\.json$/.test(file)) return "record";
   if (/^(\.\.\/)+papers\/.*\.json$/.test(file)) return "paper";

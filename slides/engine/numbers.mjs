@@ -3,7 +3,9 @@
 const scales = new Map([
   ["", 1], ["%", 0.01], ["points", 0.01], ["k", 1e3], ["M", 1e6], ["million", 1e6], ["G", 1e9], ["billion", 1e9],
 ]);
-const statement = /^([-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\s*((?:[%kMG]|points|million|billion)(?![\p{L}\p{N}]))?(?:[\s×].*)?$/u;
+const amount = "([-−]?(?:\\d{1,3}(?:,\\d{3})+|\\d+)(?:\\.\\d+)?)";
+const scale = "((?:[%kMG]|points|million|billion)(?![\\p{L}\\p{N}]))?";
+const statement = new RegExp(`^${amount}\\s*${scale}(?:[\\s×].*)?$`, "u");
 
 /**
  * A number is rounded to the digits that are shown; %, points, k, M and G scale it, other units don't.

@@ -182,7 +182,8 @@ class DeckRenderer {
     const numbers = new Map();
     for (const { reference: { protocol, text } = {} } of slide.links)
       if (protocol && text) numbers.set(protocol, (numbers.get(protocol) ?? new Set()).add(text));
-    const items = [...numbers].map(([protocol, texts]) => `<li>${escape(`${[...texts].join(", ")}: ${protocol}`)}</li>`);
+    const items = [...numbers].map(([protocol, texts]) =>
+      `<li>${escape(`${[...texts].join(", ")}: ${protocol}`)}</li>`);
     const list = items.length ? `<p>Numbers</p><ul>${items.join("")}</ul>` : "";
     const notes = this.html(slide.notes, slide) + list;
     return notes && `<aside class="notes">${notes}</aside>`;

@@ -207,7 +207,8 @@ export class Resolver {
     const { values: own, hash, ...about } = measured;
     /** @type {Record<string, unknown>} seconds, date, hardware and so on are those of the run itself */
     const values = { ...about, ...own };
-    for (const [library, version] of Object.entries(about.versions ?? {})) values[`versions.${library}`] = version;
+    for (const group of /** @type {const} */ (["versions", "samples"]))
+      for (const [part, value] of Object.entries(about[group] ?? {})) values[`${group}.${part}`] = value;
     if (!Object.hasOwn(values, key))
       throw new Error(`"${run}" has no value "${key}"${nearest(key, Object.keys(values))}: ${remedy}`);
     const stale = hash !== newest;
