@@ -9,7 +9,14 @@ import { indentation, python } from "./module.mjs";
  * @typedef {import("./html.mjs").Attributes} Attributes
  */
 
-const maximum = { rows: 20, columns: { flow: 76, wide: 76, beside: 60, "wide pair": 44 } };
+/** @type {Record<Layout, {rows: number, columns: number, where: string}>} */
+const maximum = {
+  flow: { rows: 20, columns: 76, where: "a slide" },
+  wide: { rows: 20, columns: 76, where: "a slide" },
+  beside: { rows: 20, columns: 60, where: "a slide with prose" },
+  above: { rows: 11, columns: 76, where: "a slide with a figure" },
+  "wide pair": { rows: 20, columns: 44, where: "half a slide" },
+};
 
 /**
  * @param {string[]} lines
@@ -17,11 +24,39 @@ const maximum = { rows: 20, columns: { flow: 76, wide: 76, beside: 60, "wide pai
  * @returns {string | null} why they don't fit
  */
 export function misfit(lines, layout) {
-  const columns = maximum.columns[layout];
+  const { rows, columns, where } = maximum[layout];
   const widest = widestLine(lines);
-  if (lines.length <= maximum.rows && widest <= columns) return null;
-  const where = { flow: "a slide", wide: "a slide", beside: "a slide with prose", "wide pair": "half a slide" }[layout];
-  return `${lines.length} lines of up to ${widest} columns; ${where} takes ${maximum.rows} of ${columns}`;
+  if (lines.length <= rows && widest <= columns) return null;
+  return `${lines.length} lines of up to ${widest} columns; ${where} takes ${rows} of ${columns}`;
+}
+
+/** Pixels for lines where code morphs, below a title of one line; of a block's width; of its edges and line numbers. */
+const linesHeight = 456;
+const blockWidth = { flow: 1168, wide: 1168, above: 1168, beside: 756, "wide pair": 566 };
+const edges = 54;
+
+/**
+ * The space that the blocks of a slide take together, for theme.css.
+ * @param {string[]} blocks their code
+ * @param {Layout} layout
+ */
+export function space(blocks, layout) {
+  const lines = blocks.map((code) => code.split("\n"));
+  const rows = lines.map(({ length }) => length);
+  return {
+    rows: layout === "wide pair" ? Math.max(...rows) : rows.reduce((sum, count) => sum + count, 0),
+    columns: Math.max(...lines.map(widestLine)),
+  };
+}
+
+/**
+ * The size of type that fits on each slide between which code morphs, so that no line changes its size on the way.
+ * @param {{rows: number, columns: number, layout: Layout}[]} slides
+ */
+export function morphingSize(slides) {
+  const sizes = slides.map(({ rows, columns, layout }) =>
+    Math.min((blockWidth[layout] - edges) / (columns + 3) / 0.6, linesHeight / rows / 1.32));
+  return Math.max(18, Math.min(22, ...sizes));
 }
 
 /** @param {string[]} lines */
@@ -61,7 +96,7 @@ export function highlightLines(source, tree, from, to) {
  * @param {string} recorded what it gave when it was run, as HTML
  */
 export function moduleCode(module, reference, attributes, ids, caption = escape, recorded = "") {
-  const { file, symbol, firstLine = 1, lastLine = firstLine, lines = [], code = "", run } = reference;
+  const { file, symbol, firstLine = 1, lastLine = firstLine, lines = [], run } = reference;
   const from = module.lines.slice(0, firstLine - 1).reduce((offset, line) => offset + line.length + 1, 0);
   const to = from + module.lines.slice(firstLine - 1, lastLine).join("\n").length;
   const html = highlightLines(module.source, module.treeAt(from), from, to);
@@ -69,7 +104,6 @@ export function moduleCode(module, reference, attributes, ids, caption = escape,
     lines: html.map((text, i) => ({
       text, number: firstLine + i, id: ids?.[i], focus: isFocus(lines, firstLine + i),
     })),
-    code,
     attributes: { ...attributes, "data-module": module.name, "data-symbol": symbol ?? "", "data-source": file ?? "" },
     label: `${file}, lines ${firstLine} to ${lastLine}`,
     caption: (run ? `<div class="runnable">${recorded}</div>` : "")
@@ -90,7 +124,7 @@ export function plainCode(code, language, attributes, steps) {
     ? highlightLines(code, python.parse(code), 0, code.length)
     : escape(code).split("\n");
   const lines = html.map((text, i) => steps.length ? { text, number: i + 1, focus: isFocus(steps, i + 1) } : { text });
-  return figure({ lines, code, attributes, label: "code", caption: "", steps: stepsHtml(steps) });
+  return figure({ lines, attributes, label: "code", caption: "", steps: stepsHtml(steps) });
 }
 
 /**
@@ -107,17 +141,13 @@ const stepsHtml = (steps) => steps.length < 2 ? ""
 /**
  * @param {object} options
  * @param {{text: string, number?: number, id?: string, focus?: boolean}[]} options.lines
- * @param {string} options.code
  * @param {Attributes} options.attributes
  * @param {string} options.label
  * @param {string} options.caption
  * @param {string} options.steps
  */
-function figure({ lines, code, attributes, label, caption, steps }) {
-  const outer = attributesHtml({
-    ...withClass("code", attributes),
-    style: `--columns:${widestLine(code.split("\n"))};--rows:${lines.length}`,
-  });
+function figure({ lines, attributes, label, caption, steps }) {
+  const outer = attributesHtml(withClass("code", attributes));
   const inner = lines.map(({ text, number, id, focus }) => {
     const line = attributesHtml({ class: focus ? "line focus" : "line", "data-line": number, "data-id": id });
     return `<span${line}>${text || "<br>"}</span>`;

@@ -2,7 +2,7 @@
 import path from "node:path";
 import katex from "katex";
 import MarkdownIt from "markdown-it";
-import { misfit, moduleCode, plainCode } from "./code.mjs";
+import { misfit, moduleCode, morphingSize, plainCode, space } from "./code.mjs";
 import { encodeLink, markdown, readDeck } from "./deck.mjs";
 import { inAddress } from "./decks.mjs";
 import { attributesHtml, escape, withClass } from "./html.mjs";
@@ -180,8 +180,21 @@ class DeckRenderer {
       .map((block) => this.block(block, slide))
       .join(""));
     if (slide.layout === "flow") return `<div class="body flow">${prose}</div>`;
-    return `<div class="body ${slide.layout}"><div class="media">${media}</div>`
+    const attributes = attributesHtml({ class: "media", style: this.space(slide) });
+    return `<div class="body ${slide.layout}"><div${attributes}>${media}</div>`
       + `${prose && `<div class="prose">${prose}</div>`}</div>`;
+  }
+
+  /** @param {Slide} slide */
+  space(slide) {
+    const codes = codesOf(slide);
+    if (!codes.length) return undefined;
+    const { rows, columns } = space(codes, slide.layout);
+    const group = slide.attributes["data-auto-animate-id"];
+    const morphing = this.slides.filter(({ attributes }) => group && attributes["data-auto-animate-id"] === group)
+      .map((other) => ({ layout: other.layout, ...space(codesOf(other), other.layout) }));
+    const size = morphing.length ? `;--morphing:${morphingSize(morphing).toFixed(2)}px` : "";
+    return `--columns:${columns};--rows:${rows}${size}`;
   }
 
   /**
@@ -349,7 +362,7 @@ function math(tokens, i, _options, { slide }) {
  * @param {Attributes} attributes
  */
 function fence(token, slide, attributes) {
-  const code = token.content.replace(/\n$/, "").replaceAll("\t", "    ");
+  const code = fenceCode(token);
   const report = (/** @type {string} */ message) => slide.problems.push({ line: token.meta.line, message });
   const error = misfit(code.split("\n"), slide.layout);
   const isOpen = /^(<!--\s*[sv]\s*-->|#{1,2} .*|!\[.*)$/m.test(code) && token.info && !/markdown|md/.test(token.info);
@@ -362,6 +375,9 @@ function fence(token, slide, attributes) {
     return "";
   }
 }
+
+/** @param {Token} token */
+const fenceCode = (token) => token.content.replace(/\n$/, "").replaceAll("\t", "    ");
 
 /**
  * @param {string} info behind the ``` of a fence: python, {.python}, python {1-3,5|7}, python[1-3|5]
@@ -409,6 +425,12 @@ function asWritten({ kind, text, href, title }) {
 /** @param {Slide} slide */
 function codeLinks(slide) {
   return slide.blocks.flatMap(({ link }) => (link?.reference?.code === undefined ? [] : [link]));
+}
+
+/** @param {Slide} slide @returns {string[]} the code of its blocks */
+function codesOf(slide) {
+  return slide.blocks.flatMap(({ kind, tokens, link }) =>
+    kind === "fence" ? [fenceCode(tokens[0])] : link?.reference?.code ?? []);
 }
 
 /**
