@@ -1,6 +1,7 @@
 /** The deck engine, on a small lecture of its own. */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -327,6 +328,27 @@ describe("code on a slide", () => {
     assert.equal(references[0].kind, "cell");
     assert.equal(references[0].run, true);
     assert.equal(references[0].code, "# why\nargs = cli.begin(SETTINGS)\n\nfor i in range(3):\n    print(i)");
+  });
+
+  test("the shapes that a forward computed when they were recorded", () => {
+    const module = path.join(root, "code/net.py");
+    const code = createHash("sha256").update("async def forward(x):\n    return x + 1").digest("hex");
+    /** @param {object} recording */
+    const shown = (recording, words = "") => {
+      write("static/recorded/net.shapes.json", JSON.stringify(recording));
+      return good(`[x](../code/net.py#forward)${words}`);
+    };
+    const fresh = { made: { hash: readModule(module).hash }, shapes: { forward: { code, lines: { 1: "(1, 2)" } } } };
+    const html = shown(fresh);
+    assert.match(html, /<span class="line" data-line="\d+" data-shape="\(1, 2\)"> {4}<span class="tok-keyword">return/);
+    assert.match(html, /style="--columns:25;--rows:2"/);
+    assert.equal([...html.matchAll(/data-shape/g)].length, 1);
+    assert.doesNotMatch(shown({ ...fresh, made: { hash: "older" } }), /data-shape/);
+    assert.doesNotMatch(shown({ ...fresh, shapes: { forward: { code: "older", lines: { 1: "(1, 2)" } } } }), /data-shape/);
+    const long = { ...fresh, shapes: { forward: { code, lines: { 1: `(${"1".repeat(50)})` } } } };
+    assert.match(shown(long), /data-shape/);
+    assert.doesNotMatch(shown(long, "\n\nProse."), /data-shape/);
+    rmSync(path.join(root, "static/recorded"), { recursive: true });
   });
 
   test("what a runnable snippet gave when it was recorded", () => {

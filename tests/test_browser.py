@@ -187,7 +187,8 @@ ROOM = DECK.partition("<!--s-->")[0] + "".join(
 
 # How large the type of what a slide has must be (px), and what it has.
 GROWN = {
-    "few words": (34, "Few words.\n\n- one\n- two <!-- .element: class=\"fragment\" -->"),
+    "few words": (34, "Few words.\n\n- one\n"
+                      "- two <!-- .element: class=\"fragment\" -->"),
     "many words": (25, "Many words in it. " * 60),
     "a wide formula": (25, "$$" + "a + " * 20 + "b$$"),
     "words beside": (30, "![A circle](../static/img/sample.svg)\n\nFew words."),
@@ -242,8 +243,8 @@ def test_a_slide_without_room_is_an_error_slide(open_deck, width, height):
 SIZES = """() => Object.fromEntries(
     [...document.querySelectorAll("section.content")].map((slide) => [
         slide.querySelector("h2").textContent,
-        Number.parseFloat(getComputedStyle(
-            slide.querySelector(".code, td") ?? slide.querySelector(".flow, .prose")).fontSize),
+        Number.parseFloat(getComputedStyle(slide.querySelector(".code, td")
+            ?? slide.querySelector(".flow, .prose")).fontSize),
     ]))"""
 
 

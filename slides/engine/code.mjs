@@ -34,20 +34,40 @@ export function misfit(lines, layout) {
 const linesHeight = 456;
 const blockWidth = { flow: 1168, wide: 1168, above: 1168, beside: 756, "wide pair": 566 };
 const edges = 54;
+const smallest = 18;
+
+/**
+ * @param {number} columns
+ * @param {Layout} layout
+ * @returns {number} the size of type at which a line has just room
+ */
+const sizeOf = (columns, layout) => (blockWidth[layout] - edges) / (columns + 3) / 0.6;
 
 /**
  * The space that the blocks of a slide take together, for theme.css.
- * @param {string[]} blocks their code
+ * @param {string[][]} blocks their lines, with what stands beside them
  * @param {Layout} layout
  */
 export function space(blocks, layout) {
-  const lines = blocks.map((code) => code.split("\n"));
-  const rows = lines.map(({ length }) => length);
+  const rows = blocks.map(({ length }) => length);
   return {
     rows: layout === "wide pair" ? Math.max(...rows) : rows.reduce((sum, count) => sum + count, 0),
-    columns: Math.max(...lines.map(widestLine)),
+    columns: Math.max(...blocks.map(widestLine)),
   };
 }
+
+/**
+ * The shapes that have room beside their lines.
+ * @param {string[]} lines
+ * @param {string[]} shapes
+ * @param {Layout} layout
+ */
+export function fittingShapes(lines, shapes, layout) {
+  return shapes.map((shape, i) => (sizeOf(widestLine([lines[i] + besideLine(shape)]), layout) < smallest ? "" : shape));
+}
+
+/** @param {string} shape as theme.css sets it, in the width of its line's letters */
+export const besideLine = (shape) => shape && " ".repeat(3 + Math.ceil(0.85 * shape.length));
 
 /**
  * The size of type that fits on each slide between which code morphs, so that no line changes its size on the way.
@@ -55,8 +75,8 @@ export function space(blocks, layout) {
  */
 export function morphingSize(slides) {
   const sizes = slides.map(({ rows, columns, layout }) =>
-    Math.min((blockWidth[layout] - edges) / (columns + 3) / 0.6, linesHeight / rows / 1.32));
-  return Math.max(18, Math.min(22, ...sizes));
+    Math.min(sizeOf(columns, layout), linesHeight / rows / 1.32));
+  return Math.max(smallest, Math.min(22, ...sizes));
 }
 
 /** @param {string[]} lines */
@@ -94,15 +114,16 @@ export function highlightLines(source, tree, from, to) {
  * @param {string[] | undefined} ids of the lines, for a morph
  * @param {(text: string) => string} caption from file and lines to HTML
  * @param {string} recorded what it gave when it was run, as HTML
+ * @param {string[]} shapes of what each line computed
  */
-export function moduleCode(module, reference, attributes, ids, caption = escape, recorded = "") {
+export function moduleCode(module, reference, attributes, ids, caption = escape, recorded = "", shapes = []) {
   const { file, symbol, firstLine = 1, lastLine = firstLine, lines = [], run } = reference;
   const from = module.lines.slice(0, firstLine - 1).reduce((offset, line) => offset + line.length + 1, 0);
   const to = from + module.lines.slice(firstLine - 1, lastLine).join("\n").length;
   const html = highlightLines(module.source, module.treeAt(from), from, to);
   return figure({
     lines: html.map((text, i) => ({
-      text, number: firstLine + i, id: ids?.[i], focus: isFocus(lines, firstLine + i),
+      text, number: firstLine + i, id: ids?.[i], shape: shapes[i] || undefined, focus: isFocus(lines, firstLine + i),
     })),
     attributes: { ...attributes, "data-module": module.name, "data-symbol": symbol ?? "", "data-source": file ?? "" },
     label: `${file}, lines ${firstLine} to ${lastLine}`,
@@ -140,7 +161,7 @@ const stepsHtml = (steps) => steps.length < 2 ? ""
 
 /**
  * @param {object} options
- * @param {{text: string, number?: number, id?: string, focus?: boolean}[]} options.lines
+ * @param {{text: string, number?: number, id?: string, shape?: string, focus?: boolean}[]} options.lines
  * @param {Attributes} options.attributes
  * @param {string} options.label
  * @param {string} options.caption
@@ -148,8 +169,10 @@ const stepsHtml = (steps) => steps.length < 2 ? ""
  */
 function figure({ lines, attributes, label, caption, steps }) {
   const outer = attributesHtml(withClass("code", attributes));
-  const inner = lines.map(({ text, number, id, focus }) => {
-    const line = attributesHtml({ class: focus ? "line focus" : "line", "data-line": number, "data-id": id });
+  const inner = lines.map(({ text, number, id, shape, focus }) => {
+    const line = attributesHtml({
+      class: focus ? "line focus" : "line", "data-line": number, "data-id": id, "data-shape": shape,
+    });
     return `<span${line}>${text || "<br>"}</span>`;
   });
   const pre = attributesHtml({ tabindex: 0, role: "group", "aria-label": label });

@@ -2,13 +2,13 @@
 import path from "node:path";
 import katex from "katex";
 import MarkdownIt from "markdown-it";
-import { misfit, moduleCode, morphingSize, plainCode, space } from "./code.mjs";
+import { besideLine, fittingShapes, misfit, moduleCode, morphingSize, plainCode, space } from "./code.mjs";
 import { encodeLink, markdown, readDeck } from "./deck.mjs";
 import { inAddress } from "./decks.mjs";
 import { attributesHtml, escape, withClass } from "./html.mjs";
 import { readModule } from "./module.mjs";
 import { distance } from "./nearest.mjs";
-import { recordedOutput } from "./recorded.mjs";
+import { recordedOutput, recordedShapes } from "./recorded.mjs";
 import { Resolver, darkVariant, readLines } from "./resolve.mjs";
 import { cellThatSaves, freshNotebook, sourceAddress } from "./source.mjs";
 
@@ -187,14 +187,34 @@ class DeckRenderer {
 
   /** @param {Slide} slide */
   space(slide) {
-    const codes = codesOf(slide);
+    const codes = this.codesOf(slide);
     if (!codes.length) return undefined;
     const { rows, columns } = space(codes, slide.layout);
     const group = slide.attributes["data-auto-animate-id"];
     const morphing = this.slides.filter(({ attributes }) => group && attributes["data-auto-animate-id"] === group)
-      .map((other) => ({ layout: other.layout, ...space(codesOf(other), other.layout) }));
+      .map((other) => ({ layout: other.layout, ...space(this.codesOf(other), other.layout) }));
     const size = morphing.length ? `;--morphing:${morphingSize(morphing).toFixed(2)}px` : "";
     return `--columns:${columns};--rows:${rows}${size}`;
+  }
+
+  /**
+   * @param {Slide} slide
+   * @returns {string[][]} the lines of its blocks of code, as wide as with the shapes beside them
+   */
+  codesOf(slide) {
+    return slide.blocks.flatMap(({ kind, tokens, link }) => {
+      if (kind === "fence") return [fenceCode(tokens[0]).split("\n")];
+      if (!link?.reference?.code) return [];
+      const shapes = this.shapes(link);
+      return [link.reference.code.split("\n").map((line, i) => line + besideLine(shapes[i]))];
+    });
+  }
+
+  /** @param {Link} link to code */
+  shapes({ reference, layout }) {
+    if (!reference?.code) return [];
+    const shapes = recordedShapes(this.root, reference, this.module(reference).hash);
+    return fittingShapes(reference.code.split("\n"), shapes, layout);
   }
 
   /**
@@ -209,7 +229,8 @@ class DeckRenderer {
     if (!link || !reference?.ok) return "";
     if (reference.kind !== "figure")
       return moduleCode(this.module(reference), reference, attributes, this.lineIds.get(link), (text) =>
-        this.openable(text, reference, reference.symbol) + this.notebook(reference), this.recorded(reference));
+        this.openable(text, reference, reference.symbol) + this.notebook(reference),
+      this.recorded(reference), this.shapes(link));
     return `<figure${attributesHtml(withClass("figure", attributes))}>${this.images(reference)}</figure>`;
   }
 
@@ -425,12 +446,6 @@ function asWritten({ kind, text, href, title }) {
 /** @param {Slide} slide */
 function codeLinks(slide) {
   return slide.blocks.flatMap(({ link }) => (link?.reference?.code === undefined ? [] : [link]));
-}
-
-/** @param {Slide} slide @returns {string[]} the code of its blocks */
-function codesOf(slide) {
-  return slide.blocks.flatMap(({ kind, tokens, link }) =>
-    kind === "fence" ? [fenceCode(tokens[0])] : link?.reference?.code ?? []);
 }
 
 /**
