@@ -4,6 +4,7 @@ import Reveal from "./lib/reveal/reveal.js";
 import Notes from "./lib/reveal/plugin/notes.js";
 import Zoom from "./lib/reveal/plugin/zoom.js";
 import { misfit, settled } from "./fit.js";
+import { growType } from "./grow.js";
 import Search from "./search.js";
 import { startTheme, toggleTheme } from "./theme.js";
 
@@ -14,6 +15,7 @@ window.Reveal = Reveal;
 startTheme();
 labelSlides();
 if (printing) printRecorded();
+await growType(/** @type {HTMLElement} */ (document.querySelector(".slides")));
 
 Reveal.addEventListener("pdf-ready", labelNotes);
 Reveal.addEventListener("ready", focusLines);

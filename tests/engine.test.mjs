@@ -1,6 +1,7 @@
 /** The deck engine, on a small lecture of its own. */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -308,7 +309,8 @@ describe("code on a slide", () => {
     assert.match(html, new RegExp(`data-line="${firstLine}">`));
     assert.match(html, new RegExp(`<span class="source">code/net.py:${firstLine}–${lastLine}</span>`));
     assert.match(html, new RegExp(`aria-label="code/net.py, lines ${firstLine} to ${lastLine}"`));
-    assert.match(html, /<figure class="code" data-module="net" data-symbol="forward" data-source="code\/net.py" style="--columns:21;--rows:\d">/);
+    assert.match(html, /<figure class="code" data-module="net" data-symbol="forward" data-source="code\/net.py">/);
+    assert.match(html, /<div class="media" style="--columns:21;--rows:2">/);
     assert.match(html, /<span class="tok-keyword">async<\/span> <span class="tok-keyword">def<\/span> <span class="tok-definition">forward<\/span>/);
     assert.equal(reference.kind, "code");
     assert.equal(reference.run, false);
@@ -330,6 +332,27 @@ describe("code on a slide", () => {
     assert.equal(references[0].kind, "cell");
     assert.equal(references[0].run, true);
     assert.equal(references[0].code, "# why\nargs = cli.begin(SETTINGS)\n\nfor i in range(3):\n    print(i)");
+  });
+
+  test("the shapes that a forward computed when they were recorded", () => {
+    const module = path.join(root, "code/net.py");
+    const code = createHash("sha256").update("async def forward(x):\n    return x + 1").digest("hex");
+    /** @param {object} recording */
+    const shown = (recording, words = "") => {
+      write("static/recorded/net.shapes.json", JSON.stringify(recording));
+      return good(`[x](../code/net.py#forward)${words}`);
+    };
+    const fresh = { made: { hash: readModule(module).hash }, shapes: { forward: { code, lines: { 1: "(1, 2)" } } } };
+    const html = shown(fresh);
+    assert.match(html, /<span class="line" data-line="\d+" data-shape="\(1, 2\)"> {4}<span class="tok-keyword">return/);
+    assert.match(html, /style="--columns:25;--rows:2"/);
+    assert.equal([...html.matchAll(/data-shape/g)].length, 1);
+    assert.doesNotMatch(shown({ ...fresh, made: { hash: "older" } }), /data-shape/);
+    assert.doesNotMatch(shown({ ...fresh, shapes: { forward: { code: "older", lines: { 1: "(1, 2)" } } } }), /data-shape/);
+    const long = { ...fresh, shapes: { forward: { code, lines: { 1: `(${"1".repeat(50)})` } } } };
+    assert.match(shown(long), /data-shape/);
+    assert.doesNotMatch(shown(long, "\n\nProse."), /data-shape/);
+    rmSync(path.join(root, "static/recorded"), { recursive: true });
   });
 
   test("what a runnable snippet gave when it was recorded", () => {
@@ -593,17 +616,21 @@ describe("a slide", () => {
     const code = "[x](../code/net.py#plain)";
     const picture = "![x](../static/img/fresh.svg)";
     assert.match(good("## T\n\nText"), /<h2>T<\/h2>\n<div class="body flow"><p>Text<\/p>\n<\/div>/);
-    assert.match(good(`## T\n\n${code}`), /<div class="body wide"><div class="media"><figure/);
-    assert.match(good(`${code}\n\n${picture}`), /<div class="body wide pair"><div class="media"><figure class="code".*<figure class="figure"/);
-    assert.match(good(`${code}\n${picture}`), /<div class="body wide pair">/);
-    assert.match(good(`Before\n\n${code}\n\n- after`), /<div class="body beside"><div class="media"><figure.*<\/figure><\/div><div class="prose"><p>Before<\/p>\n<ul>/);
+    assert.match(good(`## T\n\n${code}`), /<div class="body wide"><div class="media" style="--columns:13;--rows:2"><figure/);
+    assert.match(good(`${code}\n\n${picture}`), /<div class="body above"><div class="media" style="[^"]*"><figure class="code".*<figure class="figure"/);
+    assert.match(good(`${code}\n${picture}`), /<div class="body above">/);
+    assert.match(good(`${code}\n${code}`), /<div class="body wide pair"><div class="media" style="--columns:13;--rows:2">/);
+    assert.match(good(`${code}\n${code}\n\nText`), /<div class="media" style="--columns:13;--rows:4">/);
+    assert.match(good(`${picture}\n${picture}`), /<div class="body wide pair"><div class="media"><figure/);
+    assert.match(good(`Before\n\n${code}\n\n- after`), /<div class="body beside"><div class="media" style="[^"]*"><figure.*<\/figure><\/div><div class="prose"><p>Before<\/p>\n<ul>/);
     assert.match(good(`${picture}\n\n| a |\n|---|\n| 1 |`), /class="body beside".*<div class="prose"><table>/s);
     assert.match(good("| a |\n|---|\n| 1 |"), /class="body flow"><table>/);
     assert.match(good("```\nx\n```\n\nText"), /class="body beside"/);
     assert.equal(slide(`${code}\n\nText`).references[0].beside, true);
     assert.equal(slide(code).references[0].beside, false);
     assert.match(problem(`${code}\n\n${picture}\n\n${picture}`), /room for two/);
-    assert.match(problem(`[x](../code/net.py#Net)\n\n${picture}`), /half a slide takes 20 of 44/);
+    assert.match(problem(`[x](../code/net.py#Net)\n\n${picture}`), /a slide with a figure takes 11 of 76/);
+    assert.match(problem(`[x](../code/net.py#Net)\n\n${code}`), /half a slide takes 20 of 44/);
   });
 
   test("its kicker is the module that its section shows most, the first of equals", () => {

@@ -39,7 +39,7 @@ async (index) => {
   for (const code of slide.querySelectorAll("pre > code")) {
     const { fontSize, lineHeight } = getComputedStyle(code);
     const size = parseFloat(fontSize);
-    if (size < 18 || size > 22) faults.push(`code of ${fontSize}: ${name(code)}`);
+    if (size < 18 || size > 28) faults.push(`code of ${fontSize}: ${name(code)}`);
     if (parseFloat(lineHeight) < 1.15 * size) faults.push(`code lines too tight: ${name(code)}`);
   }
   for (const text of slide.querySelectorAll(".mermaid svg text")) {

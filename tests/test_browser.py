@@ -61,6 +61,19 @@ def residual(x):
     y = x
     x = x + 1
     return x + y
+
+
+# %%
+def ten(x):
+    """How code of ten lines looks."""
+    x = x + 1
+    x = x + 2
+    x = x + 3
+    x = x + 4
+    x = x + 5
+    x = x + 6
+    x = x + 7
+    return x
 '''
 
 FIGURE = '''\
@@ -172,8 +185,28 @@ FIT = {
 ROOM = DECK.partition("<!--s-->")[0] + "".join(
     f"<!--s-->\n\n## {title}\n\n{text}\n\n" for title, text in (UNFIT | FIT).items())
 
+# How large the type of what a slide has must be (px), and what it has.
+GROWN = {
+    "few words": (34, "Few words.\n\n- one\n"
+                      "- two <!-- .element: class=\"fragment\" -->"),
+    "many words": (25, "Many words in it. " * 60),
+    "a wide formula": (25, "$$" + "a + " * 20 + "b$$"),
+    "words beside": (30, "![A circle](../static/img/sample.svg)\n\nFew words."),
+    "a small table": (34, "| a | b |\n|---|---|\n| 1 | 2 |"),
+    "a table of many rows": (22, "| a | b |\n|---|---|\n" + "| 1 | 2 <br> 3 |\n" * 6),
+    "short code": (28, "[plain](../code/sample.py#plain)"),
+    "short code to run": (28, "[residual](../code/sample.py#residual \"run\")"),
+    "ten lines to run": (22, "[ten](../code/sample.py#ten \"run\")"),
+    "ten lines": (28, "[ten](../code/sample.py#ten)"),
+    "long code": (18, "```python\n" + "x = 1\n" * 20 + "```"),
+    "before a morph": (22, "[plain](../code/sample.py#plain)"),
+    "after a morph": (22, "[residual](../code/sample.py#residual \"morph\")\n\nMore."),
+}
+GROWING = DECK.partition("<!--s-->")[0] + "".join(
+    f"<!--s-->\n\n## {title}\n\n{text}\n\n" for title, (_, text) in GROWN.items())
+
 TEXTS = {"room": ROOM, "sample": DECK, "diagram": DIAGRAM, "broken": BROKEN,
-         "watched": DECK}
+         "watched": DECK, "growing": GROWING}
 
 
 MISFITS = """async () => {
@@ -205,6 +238,31 @@ def test_a_slide_without_room_is_an_error_slide(open_deck, width, height):
     page.evaluate("location.hash = '#/few-bullets'")
     page.locator("section.present.measured").wait_for()
     assert "point 7" in page.locator("section.present").inner_text()
+
+
+SIZES = """() => Object.fromEntries(
+    [...document.querySelectorAll("section.content")].map((slide) => [
+        slide.querySelector("h2").textContent,
+        Number.parseFloat(getComputedStyle(slide.querySelector(".code, td")
+            ?? slide.querySelector(".flow, .prose")).fontSize),
+    ]))"""
+
+
+def test_type_grows_into_the_room_of_a_slide(open_deck, plain_url):
+    expected = {title: size for title, (size, _) in GROWN.items()}
+    page = open_deck("growing.md?theme=light", reduced_motion="reduce")
+    assert faults_of(page) == []
+    show_all(page)
+    assert page.evaluate(SIZES) == pytest.approx(expected, abs=0.6)
+    for other in ["growing.md?print-pdf", f"{plain_url}/growing.md"]:
+        other = open_deck(other, reduced_motion="reduce")
+        show_all(other)
+        assert other.evaluate(SIZES) == page.evaluate(SIZES)
+
+
+def show_all(page):
+    """Lay all slides out, where a deck shows only some of them."""
+    page.add_style_tag(content=".reveal .slides section { display: flex !important }")
 
 
 @pytest.fixture(scope="session")

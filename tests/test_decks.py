@@ -88,6 +88,20 @@ def test_recorded_outputs_are_of_the_code_as_it_is():
             assert (ROOT / f"static/img/{figure}.svg").exists()
 
 
+def test_recorded_shapes_are_of_the_code_as_it_is():
+    """What stands beside the lines of each forward; npm run record makes it anew."""
+    stale = [name for name, texts in record.forwards().items()
+             if record.are_shapes_stale(name, texts)]
+    assert not stale, f"npm run record: {', '.join(stale)}"
+
+
+def test_recorded_shapes_are_of_the_first_call():
+    """That facts() makes, at the paper's size; else of a case of the module's tests."""
+    shapes = record.first_shapes("resnet", {"BasicBlock", "PlainBlock"})
+    assert set(shapes["BasicBlock"].values()) == {"(1, 64, 56, 56)"}
+    assert set(shapes["PlainBlock"].values()) == {"(4, 8, 16, 16)"}
+
+
 @every_deck
 def test_shown_cells_are_those_of_the_module(deck):
     """Line by line: test_modules runs them, and finds what leans on others."""

@@ -2,25 +2,30 @@
 
 import ast
 
-NAME = "_live_shape_"   # what the watched code calls; a class would change __names
+NAME = "_live_shape_of_"   # and the class: what the watched code calls
 
 
 class Watch:
     """Watches the forward of a class in place: its instances and their weights stay."""
 
-    def __init__(self, owner, tree, filename):
-        """owner: the class; tree: its definition in a Module, lines as on the slide."""
+    def __init__(self, owner, tree, filename, keep_first=False):
+        """owner: the class; tree: its definition in a Module, lines as on the slide.
+
+        keep_first: the shapes of the first call stay, not those of the latest.
+        """
         self.function, self.shapes = owner.__dict__["forward"], {}
+        self.keep_first = keep_first
         self.plain = self.function.__code__
-        watched = ast.fix_missing_locations(_Watched().visit(tree))
+        name = NAME + owner.__name__
+        watched = ast.fix_missing_locations(_Watched(name).visit(tree))
         code = _code(compile(watched, filename, "exec"), owner.__name__, "forward")
-        self.function.__globals__[NAME] = self.note
+        self.function.__globals__[name] = self.note
         self.function.__code__ = code
 
     def note(self, line, value):
         """Remember the shape of the value of a line; returns the value."""
         shape = _shape(value)
-        if shape:
+        if shape and not (self.keep_first and line in self.shapes):
             self.shapes[line] = shape
         return value
 
@@ -30,6 +35,9 @@ class Watch:
 
 class _Watched(ast.NodeTransformer):
     """Passes what a forward assigns or returns through the note of its line."""
+
+    def __init__(self, name):
+        self.name = name
 
     def visit_FunctionDef(self, node):
         if node.name == "forward":
@@ -43,7 +51,7 @@ class _Watched(ast.NodeTransformer):
         return self.passed_on(node) if node.value else node
 
     def passed_on(self, node):
-        call = ast.Name(NAME, ast.Load())
+        call = ast.Name(self.name, ast.Load())
         node.value = ast.Call(call, [ast.Constant(node.end_lineno), node.value], [])
         return node
 

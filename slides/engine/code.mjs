@@ -9,7 +9,14 @@ import { indentation, python } from "./module.mjs";
  * @typedef {import("./html.mjs").Attributes} Attributes
  */
 
-const maximum = { rows: 20, columns: { flow: 76, wide: 76, beside: 60, "wide pair": 44 } };
+/** @type {Record<Layout, {rows: number, columns: number, where: string}>} */
+const maximum = {
+  flow: { rows: 20, columns: 76, where: "a slide" },
+  wide: { rows: 20, columns: 76, where: "a slide" },
+  beside: { rows: 20, columns: 60, where: "a slide with prose" },
+  above: { rows: 11, columns: 76, where: "a slide with a figure" },
+  "wide pair": { rows: 20, columns: 44, where: "half a slide" },
+};
 
 /**
  * @param {string[]} lines
@@ -17,11 +24,59 @@ const maximum = { rows: 20, columns: { flow: 76, wide: 76, beside: 60, "wide pai
  * @returns {string | null} why they don't fit
  */
 export function misfit(lines, layout) {
-  const columns = maximum.columns[layout];
+  const { rows, columns, where } = maximum[layout];
   const widest = widestLine(lines);
-  if (lines.length <= maximum.rows && widest <= columns) return null;
-  const where = { flow: "a slide", wide: "a slide", beside: "a slide with prose", "wide pair": "half a slide" }[layout];
-  return `${lines.length} lines of up to ${widest} columns; ${where} takes ${maximum.rows} of ${columns}`;
+  if (lines.length <= rows && widest <= columns) return null;
+  return `${lines.length} lines of up to ${widest} columns; ${where} takes ${rows} of ${columns}`;
+}
+
+/** Pixels for lines where code morphs, below a title of one line; of a block's width; of its edges and line numbers. */
+const linesHeight = 456;
+const blockWidth = { flow: 1168, wide: 1168, above: 1168, beside: 756, "wide pair": 566 };
+const edges = 54;
+const smallest = 18;
+
+/**
+ * @param {number} columns
+ * @param {Layout} layout
+ * @returns {number} the size of type at which a line has just room
+ */
+const sizeOf = (columns, layout) => (blockWidth[layout] - edges) / (columns + 3) / 0.6;
+
+/**
+ * The space that the blocks of a slide take together, for theme.css.
+ * @param {string[][]} blocks their lines, with what stands beside them
+ * @param {Layout} layout
+ */
+export function space(blocks, layout) {
+  const rows = blocks.map(({ length }) => length);
+  return {
+    rows: layout === "wide pair" ? Math.max(...rows) : rows.reduce((sum, count) => sum + count, 0),
+    columns: Math.max(...blocks.map(widestLine)),
+  };
+}
+
+/**
+ * The shapes that have room beside their lines.
+ * @param {string[]} lines
+ * @param {string[]} shapes
+ * @param {Layout} layout
+ */
+export function fittingShapes(lines, shapes, layout) {
+  return shapes.map((shape, i) => (sizeOf(widestLine([lines[i] + besideLine(shape)]), layout) < smallest ? "" : shape));
+}
+
+/** @param {string} shape as theme.css sets it, in the width of its line's letters */
+export const besideLine = (shape) => shape && " ".repeat(3 + Math.ceil(0.85 * shape.length));
+
+/**
+ * The size of type that fits on each slide between which code morphs, so that no line changes its size on the way.
+ * @param {{rows: number, columns: number, layout: Layout}[]} slides
+ */
+export function morphingSize(slides) {
+  const sizes = slides.map(({ rows, columns, layout }) =>
+    Math.min(sizeOf(columns, layout), linesHeight / rows / 1.32));
+  return Math.max(smallest, Math.min(22, ...sizes));
 }
 
 /** @param {string[]} lines */
@@ -59,17 +114,17 @@ export function highlightLines(source, tree, from, to) {
  * @param {string[] | undefined} ids of the lines, for a morph
  * @param {(text: string) => string} caption from file and lines to HTML
  * @param {string} recorded what it gave when it was run, as HTML
+ * @param {string[]} shapes of what each line computed
  */
-export function moduleCode(module, reference, attributes, ids, caption = escape, recorded = "") {
-  const { file, symbol, firstLine = 1, lastLine = firstLine, lines = [], code = "", run } = reference;
+export function moduleCode(module, reference, attributes, ids, caption = escape, recorded = "", shapes = []) {
+  const { file, symbol, firstLine = 1, lastLine = firstLine, lines = [], run } = reference;
   const from = module.lines.slice(0, firstLine - 1).reduce((offset, line) => offset + line.length + 1, 0);
   const to = from + module.lines.slice(firstLine - 1, lastLine).join("\n").length;
   const html = highlightLines(module.source, module.treeAt(from), from, to);
   return figure({
     lines: html.map((text, i) => ({
-      text, number: firstLine + i, id: ids?.[i], focus: isFocus(lines, firstLine + i),
+      text, number: firstLine + i, id: ids?.[i], shape: shapes[i] || undefined, focus: isFocus(lines, firstLine + i),
     })),
-    code,
     attributes: { ...attributes, "data-module": module.name, "data-symbol": symbol ?? "", "data-source": file ?? "" },
     label: `${file}, lines ${firstLine} to ${lastLine}`,
     caption: (run ? `<div class="runnable">${recorded}</div>` : "")
@@ -90,7 +145,7 @@ export function plainCode(code, language, attributes, steps) {
     ? highlightLines(code, python.parse(code), 0, code.length)
     : escape(code).split("\n");
   const lines = html.map((text, i) => steps.length ? { text, number: i + 1, focus: isFocus(steps, i + 1) } : { text });
-  return figure({ lines, code, attributes, label: "code", caption: "", steps: stepsHtml(steps) });
+  return figure({ lines, attributes, label: "code", caption: "", steps: stepsHtml(steps) });
 }
 
 /**
@@ -106,20 +161,18 @@ const stepsHtml = (steps) => steps.length < 2 ? ""
 
 /**
  * @param {object} options
- * @param {{text: string, number?: number, id?: string, focus?: boolean}[]} options.lines
- * @param {string} options.code
+ * @param {{text: string, number?: number, id?: string, shape?: string, focus?: boolean}[]} options.lines
  * @param {Attributes} options.attributes
  * @param {string} options.label
  * @param {string} options.caption
  * @param {string} options.steps
  */
-function figure({ lines, code, attributes, label, caption, steps }) {
-  const outer = attributesHtml({
-    ...withClass("code", attributes),
-    style: `--columns:${widestLine(code.split("\n"))};--rows:${lines.length}`,
-  });
-  const inner = lines.map(({ text, number, id, focus }) => {
-    const line = attributesHtml({ class: focus ? "line focus" : "line", "data-line": number, "data-id": id });
+function figure({ lines, attributes, label, caption, steps }) {
+  const outer = attributesHtml(withClass("code", attributes));
+  const inner = lines.map(({ text, number, id, shape, focus }) => {
+    const line = attributesHtml({
+      class: focus ? "line focus" : "line", "data-line": number, "data-id": id, "data-shape": shape,
+    });
     return `<span${line}>${text || "<br>"}</span>`;
   });
   const pre = attributesHtml({ tabindex: 0, role: "group", "aria-label": label });

@@ -24,7 +24,7 @@ import { lostCells, mistakeOf, mistakesIn, misspeltComment, noFootnotes } from "
  * @property {import("./resolve.mjs").Reference} [reference] once it is resolved
  * @typedef {{line: number, message: string}} Problem
  * @typedef {{kind: "prose" | "link" | "fence" | "mermaid", tokens: Token[], link?: Link, attributes: Attributes}} Block
- * @typedef {"flow" | "wide" | "wide pair" | "beside"} Layout
+ * @typedef {"flow" | "wide" | "wide pair" | "above" | "beside"} Layout above: code above what it draws
  * @typedef {object} Slide
  * @property {number} line
  * @property {string} id
@@ -356,7 +356,9 @@ class SlideReader {
     const hasProse = media.length < slide.blocks.length;
     if (media.length > 2)
       this.problem(slide.line, `a slide has room for two pictures or pieces of code, not ${media.length}`);
-    slide.layout = !media.length ? "flow" : hasProse ? "beside" : media.length === 1 ? "wide" : "wide pair";
+    const isCode = media.map(({ kind, link }) => kind === "fence" || link?.kind === "code");
+    const several = isCode.includes(true) && isCode.includes(false) ? "above" : "wide pair";
+    slide.layout = !media.length ? "flow" : hasProse ? "beside" : media.length === 1 ? "wide" : several;
     for (const link of slide.links) link.layout = slide.layout;
   }
 }

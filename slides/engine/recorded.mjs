@@ -1,4 +1,5 @@
-/** What a runnable snippet gave when it was recorded: shown wherever there is no kernel. */
+/** What was recorded of code, for wherever there is no kernel: what a snippet gave, what shapes a forward computed. */
+import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { attributesHtml, escape } from "./html.mjs";
@@ -8,15 +9,19 @@ import { remember } from "./remember.mjs";
  * @typedef {{date: string, hardware: string, hash: string, versions: Record<string, string>}} Made
  * @typedef {{seconds: number, outputs: {text?: string, figure?: string}[]}} Snippet
  * @typedef {{made: Made, snippets: Record<string, Snippet>}} Recording
+ * @typedef {{made: {hash: string}, shapes: Record<string, {code: string, lines: Record<string, string>}>}} Shapes
  */
 
-const readRecording = remember((file) => {
+const readJson = remember((file) => {
   try {
-    return /** @type {Recording} */ (JSON.parse(readFileSync(file, "utf8")));
+    return JSON.parse(readFileSync(file, "utf8"));
   } catch {
     return null;
   }
 });
+
+/** @param {string} file @returns {any} null if there is none */
+const readIfThere = (file) => (existsSync(file) ? readJson(file) : null);
 
 /**
  * @param {string} root the repository
@@ -26,8 +31,8 @@ const readRecording = remember((file) => {
  * @returns {string} nothing where nothing was recorded, or the snippet shows nothing
  */
 export function recordedOutput(root, { module, symbol = "" }, hash, image) {
-  const file = path.join(root, `static/recorded/${module}.json`);
-  const recording = existsSync(file) ? readRecording(file) : null;
+  /** @type {Recording | null} */
+  const recording = readIfThere(path.join(root, `static/recorded/${module}.json`));
   const snippet = recording?.snippets?.[symbol];
   if (!recording || !snippet?.outputs.length) return "";
   const { date, hardware, versions, hash: recorded } = recording.made;
@@ -39,4 +44,18 @@ export function recordedOutput(root, { module, symbol = "" }, hash, image) {
     figure ? `<figure>${image(figure)}</figure>` : `<pre class="text">${escape(text)}</pre>`);
   const content = attributesHtml({ class: "content", tabindex: 0, role: "group", "aria-label": `recorded output of ${symbol}` });
   return `<details class="output recorded"><summary>${escape(about)}</summary><div${content}>${outputs.join("")}</div></details>`;
+}
+
+/**
+ * @param {string} root the repository
+ * @param {import("./resolve.mjs").Reference} definition
+ * @param {string} hash of its module as it is now
+ * @returns {string[]} for each line of its code the shape of what it computed, if that was recorded of this code
+ */
+export function recordedShapes(root, { module, symbol = "", code = "" }, hash) {
+  /** @type {Shapes | null} */
+  const recording = readIfThere(path.join(root, `static/recorded/${module}.shapes.json`));
+  const { code: digest, lines = {} } = recording?.shapes?.[symbol] ?? {};
+  const isFresh = recording?.made.hash === hash && digest === createHash("sha256").update(code).digest("hex");
+  return code.split("\n").map((_, line) => (isFresh && lines[line]) || "");
 }

@@ -2,13 +2,13 @@
 import path from "node:path";
 import katex from "katex";
 import MarkdownIt from "markdown-it";
-import { misfit, moduleCode, plainCode } from "./code.mjs";
+import { besideLine, fittingShapes, misfit, moduleCode, morphingSize, plainCode, space } from "./code.mjs";
 import { encodeLink, markdown, readDeck } from "./deck.mjs";
 import { inAddress } from "./decks.mjs";
 import { attributesHtml, escape, withClass } from "./html.mjs";
 import { readModule } from "./module.mjs";
 import { distance } from "./nearest.mjs";
-import { recordedOutput } from "./recorded.mjs";
+import { recordedOutput, recordedShapes } from "./recorded.mjs";
 import { Resolver, darkVariant, readLines } from "./resolve.mjs";
 import { cellThatSaves, freshNotebook, sourceAddress } from "./source.mjs";
 
@@ -196,8 +196,41 @@ class DeckRenderer {
       .map((block) => this.block(block, slide))
       .join(""));
     if (slide.layout === "flow") return `<div class="body flow">${prose}</div>`;
-    return `<div class="body ${slide.layout}"><div class="media">${media}</div>`
+    const attributes = attributesHtml({ class: "media", style: this.space(slide) });
+    return `<div class="body ${slide.layout}"><div${attributes}>${media}</div>`
       + `${prose && `<div class="prose">${prose}</div>`}</div>`;
+  }
+
+  /** @param {Slide} slide */
+  space(slide) {
+    const codes = this.codesOf(slide);
+    if (!codes.length) return undefined;
+    const { rows, columns } = space(codes, slide.layout);
+    const group = slide.attributes["data-auto-animate-id"];
+    const morphing = this.slides.filter(({ attributes }) => group && attributes["data-auto-animate-id"] === group)
+      .map((other) => ({ layout: other.layout, ...space(this.codesOf(other), other.layout) }));
+    const size = morphing.length ? `;--morphing:${morphingSize(morphing).toFixed(2)}px` : "";
+    return `--columns:${columns};--rows:${rows}${size}`;
+  }
+
+  /**
+   * @param {Slide} slide
+   * @returns {string[][]} the lines of its blocks of code, as wide as with the shapes beside them
+   */
+  codesOf(slide) {
+    return slide.blocks.flatMap(({ kind, tokens, link }) => {
+      if (kind === "fence") return [fenceCode(tokens[0]).split("\n")];
+      if (!link?.reference?.code) return [];
+      const shapes = this.shapes(link);
+      return [link.reference.code.split("\n").map((line, i) => line + besideLine(shapes[i]))];
+    });
+  }
+
+  /** @param {Link} link to code */
+  shapes({ reference, layout }) {
+    if (!reference?.code) return [];
+    const shapes = recordedShapes(this.root, reference, this.module(reference).hash);
+    return fittingShapes(reference.code.split("\n"), shapes, layout);
   }
 
   /**
@@ -212,7 +245,8 @@ class DeckRenderer {
     if (!link || !reference?.ok) return "";
     if (reference.kind !== "figure")
       return moduleCode(this.module(reference), reference, attributes, this.lineIds.get(link), (text) =>
-        this.openable(text, reference, reference.symbol) + this.notebook(reference), this.recorded(reference));
+        this.openable(text, reference, reference.symbol) + this.notebook(reference),
+      this.recorded(reference), this.shapes(link));
     return `<figure${attributesHtml(withClass("figure", attributes))}>${this.images(reference)}</figure>`;
   }
 
@@ -370,7 +404,7 @@ function math(tokens, i, _options, { slide }) {
  * @param {Attributes} attributes
  */
 function fence(token, slide, attributes) {
-  const code = token.content.replace(/\n$/, "").replaceAll("\t", "    ");
+  const code = fenceCode(token);
   const report = (/** @type {string} */ message) => slide.problems.push({ line: token.meta.line, message });
   const error = misfit(code.split("\n"), slide.layout);
   const isOpen = /^(<!--\s*[sv]\s*-->|#{1,2} .*|!\[.*)$/m.test(code) && token.info && !/markdown|md/.test(token.info);
@@ -383,6 +417,9 @@ function fence(token, slide, attributes) {
     return "";
   }
 }
+
+/** @param {Token} token */
+const fenceCode = (token) => token.content.replace(/\n$/, "").replaceAll("\t", "    ");
 
 /**
  * @param {string} info behind the ``` of a fence: python, {.python}, python {1-3,5|7}, python[1-3|5]

@@ -32,6 +32,8 @@ class Block {
     this.firstLine = Number(lines[0]?.getAttribute("data-line") ?? 1);
     this.original = lines.map((line) => line.textContent ?? "").join("\n");
     this.text = this.original;
+    this.recordedShapes = Object.fromEntries(lines.map((line) =>
+      [line.getAttribute("data-line"), line.getAttribute("data-shape")]));
     /** @type {import("@codemirror/view").EditorView | null} */
     this.editor = null;
     /** @type {string | null} */
@@ -178,11 +180,12 @@ class Block {
     if (this.hasShapes) this.say("run a demo of this module to see shapes");
   }
 
-  /** Puts the shapes of the latest call beside the lines. */
+  /** Puts the shapes of the latest call beside the lines, or the recorded ones where none is asked for. */
   async annotate() {
     const found = this.hasShapes ? await kernel.value(`live.shapes(${python(this.module)}, ${python(this.symbol)})`) : {};
+    const shapes = this.hasShapes ? found : this.recordedShapes;
     for (const line of this.pre.querySelectorAll(".line")) {
-      const shape = found?.[line.getAttribute("data-line") ?? ""];
+      const shape = shapes?.[line.getAttribute("data-line") ?? ""];
       if (shape) line.setAttribute("data-shape", shape);
       else line.removeAttribute("data-shape");
     }
