@@ -136,11 +136,11 @@ write("static/results/net.json", JSON.stringify({
 write("static/results/blocks.json", JSON.stringify({ facts: { hash: "older", values: { depth: 3 } } }));
 write("static/results/two.json", "{");
 
-/** @param {string} name @param {object} provenance @param {boolean} [dark] */
-function figure(name, provenance, dark = true) {
+/** @param {string} name @param {object} provenance @param {boolean} [dark] @param {number} [width] */
+function figure(name, provenance, dark = true, width = 756) {
   const description = JSON.stringify({ module: "net", run: "demo", hash, command: "python code/net.py", ...provenance })
     .replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll('"', "&quot;");
-  const svg = `<svg xmlns="http://www.w3.org/2000/svg"><metadata><dc:description>${description}</dc:description></metadata></svg>`;
+  const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}"><metadata><dc:description>${description}</dc:description></metadata></svg>`;
   write(`static/img/${name}.svg`, svg);
   if (dark) write(`static/img/${name}.dark.svg`, svg);
 }
@@ -148,6 +148,7 @@ figure("fresh", { command: "python code/net.py --title 'a < b & c'" });
 figure("old", { hash: "older" });
 figure("old-mnist", { hash: "older", run: "mnist", command: "python code/net.py --data mnist" });
 figure("no-dark", {}, false);
+figure("wide", {}, true, 1168);
 figure("foreign", { module: "nobody" });
 write("static/img/no-provenance.svg", "<svg/>");
 write("static/img/damaged.png", Buffer.from([0x89, 0x50, 0x4e, 0x47, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]));
@@ -455,6 +456,8 @@ describe("figures and diagrams", () => {
     assert.match(problem("![x](../static/img/foreign.svg)"), /no module code\/nobody.py/);
     assert.match(problem("![x](https://example.org/x.svg)"), /pictures are/);
     assert.match(problem('<img src="x">'), /write a picture as/);
+    assert.match(problem("![x](../static/img/wide.svg)\n\nBeside it."), /1168 pixels wide.*room for 756.*size=figures.BESIDE/);
+    good("![x](../static/img/wide.svg)");
   });
 
   test("a diagram", () => {

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import sys
 from dataclasses import FrozenInstanceError, dataclass, fields, replace
@@ -338,6 +339,15 @@ def test_a_comment_makes_nothing_stale_a_statement_everything(house):
     house.write_text("changed = 1\n" + house.read_text())
     assert refresh.stale(house) == ["facts in toy.json", "demo in toy.json",
                                     "a.dark.svg", "a.svg", "b.png"]
+
+
+def test_a_figure_that_is_drawn_no_more_is_to_be_deleted(house):
+    """To draw it again is what no run can do, so it is not stale."""
+    img = house.parent / "img"
+    (img / "b.png").rename(img / "old.png")
+    shutil.copy(img / "a.svg", img / "b.svg")
+    assert refresh.stale(house) == ["no b.png"]
+    assert refresh.undrawn(house) == ["static/img/b.svg", "static/img/old.png"]
 
 
 @pytest.mark.parametrize("file", ["a.svg", "a.dark.svg", "b.png"])

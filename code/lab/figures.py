@@ -7,9 +7,28 @@ from itertools import zip_longest
 
 from lab import results, runs, terminal
 from lab.diagrams import architecture
-from lab.look import (BESIDE, FULL, HEAVY, PALETTE, SMALL, TEXT, THIN, TITLE, array,
-                      as_picture, canvas, color, crop, darken, quietly, settle, sheet,
-                      spread, stretch, width)
+from lab.look import (
+    BESIDE,
+    FULL,
+    HEAVY,
+    PALETTE,
+    SMALL,
+    TEXT,
+    THIN,
+    TITLE,
+    array,
+    as_picture,
+    canvas,
+    color,
+    crop,
+    darken,
+    quietly,
+    settle,
+    sheet,
+    spread,
+    stretch,
+    width,
+)
 
 __all__ = [
     "BESIDE", "FULL", "HEAVY", "PALETTE", "SMALL", "TEXT", "THIN", "TITLE", "annotate",

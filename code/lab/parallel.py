@@ -79,7 +79,7 @@ def precompute(calls):
             reports[process] = report
     except BrokenProcessPool:
         raise UserError("a process that trained has ended, perhaps for lack of memory: "
-                        "free some, and continue with --resume")
+                        "free some, and continue with --resume") from None
     finally:
         for worker in multiprocessing.active_children():
             worker.terminate()

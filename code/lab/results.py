@@ -72,7 +72,7 @@ def read(path):
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a record ({error}): delete it")
+        raise UserError(f"{path} is not a record ({error}): delete it") from None
     return entries
 
 
@@ -88,7 +88,8 @@ def atomic(path):
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}")
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
