@@ -129,7 +129,7 @@ const run = {
   seed: 0, data: "digits", samples: { train: 1400, test: 397 }, seconds: 43.1, hardware: "2 CPU cores (x86_64)", date: "2026-11-21",
 };
 write("static/results/net.json", JSON.stringify({
-  facts: { hash, values: { parameters: 25557032, share: 0.98851, flops: 1823456789, shape: "3x3", negative: -2.5 } },
+  facts: { hash, values: { parameters: 25557032, share: 0.98851, flops: 1823456789, shape: "3x3", negative: -2.5, networks: 7 } },
   demo: { ...run, hash, command: "python code/net.py", values: { error: 0.034 } },
   mnist: { ...run, hash: "older", command: "python code/net.py --data mnist", data: "mnist", values: { "test.accuracy": 0.989 } },
 }));
@@ -400,6 +400,12 @@ describe("numbers and proofs", () => {
       ["3x3", "shape"], ["−2.5", "negative"], ["-2.5 dB", "negative"], ["25,557,032 parameters", "parameters"], ["25.6\u00a0M", "parameters"], ["**26 M**", "parameters"],
     ]) good(fact(text, key));
     assert.match(good(fact("25.6 M", "parameters")), /<p><span class="fact" title="computed by code\/net.py">25.6 M<\/span><\/p>/);
+  });
+
+  test("a count in words", () => {
+    for (const text of ["seven", "Seven"]) good(fact(text, "networks"));
+    assert.equal(problem(fact("six", "networks")), "the value is 7: write seven");
+    assert.equal(problem(fact("twelve", "parameters")), "the value is 25557032: write 25557032");
   });
 
   test("a wrong number says what to write", () => {

@@ -53,6 +53,7 @@ def begin(tmp_path, monkeypatch):
     main = sys.modules["__main__"]
     monkeypatch.setattr(runs, "_current", None)
     monkeypatch.setattr(runs, "module_hash", lambda path: "abc")
+    monkeypatch.setattr(runs, "training_hash", lambda path: "abc")
     monkeypatch.delenv("LAB_ARGS", raising=False)
     handler, threads = signal.getsignal(signal.SIGINT), torch.get_num_threads()
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from declared import ROOT
-from lab import UserError, new_module
+from lab import UserError, new_module, source
 
 ROW, DECK = re.findall(r"^```md\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(
     "utf-8"), re.M | re.S)
@@ -63,6 +63,40 @@ def test_the_example_passes(copy):
     (copy / "slides/tiny.md").write_text(DECK, "utf-8")
     done = npm_test(copy)
     assert done.returncode == 0, done.stdout
+
+
+def test_a_figure_is_redrawn_without_training(copy):
+    """What was measured stays; what was not trained before is, and is named."""
+    module, record = copy / "code/tiny_net.py", copy / "static/results/tiny_net.json"
+    figure = copy / "static/img/tiny-net-comparison.svg"
+    before, drawn = json.loads(record.read_text("utf-8"))["demo"], figure.read_bytes()
+    for old, new, trained in [
+            ('ylabel="training error (%)"', 'ylabel="error (%)"', []),
+            ("    errors = {}\n", "    errors = {}\n    trained(True, args, seed=9)\n",
+             ["training trained(True, 9): it was not kept"])]:
+        module.write_text(module.read_text("utf-8").replace(old, new), "utf-8")
+        done = run(copy, "code/lab/refresh.py", "tiny_net", "--redraw")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert re.findall("^training .*", done.stdout, re.M) == trained
+        assert ("epoch" in done.stdout + done.stderr) == bool(trained)
+        after = json.loads(record.read_text("utf-8"))["demo"]
+        assert after["hash"] != before["hash"] and figure.read_bytes() != drawn
+        assert after | {"hash": before["hash"]} == before
+
+
+def test_what_trains_is_hashed_without_what_draws(tmp_path):
+    module = tmp_path / "toy.py"
+    text = new_module.fill("module.py", "toy")
+    module.write_text(text)
+    digest = source.training_hash(module)
+    for old, new, same in [
+            ("error (%)", "error", True), ("errors = {}", "errors = dict()", True),
+            ("cli.begin(SETTINGS)", "cli.begin(SETTINGS)  # all", True),
+            ("lr: float = 0.01", "lr: float = 0.02", False),
+            ("[True, False], [args]", "[True], [args]", False)]:
+        assert old in text
+        module.write_text(text.replace(old, new))
+        assert (source.training_hash(module) == digest) == same, old
 
 
 @pytest.mark.parametrize("name, words", [

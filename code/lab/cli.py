@@ -111,6 +111,10 @@ def begin(settings):
     torch.manual_seed(args.seed)
     name = "demo" if args.data == next(iter(settings)) else args.data
     runs.begin(args, name, script, command, _processes(args, notebook))
+    if script and name == "demo" and args.out == STATIC:
+        runs.current().keep_trainings(ROOT / f"out/trainings/{script.stem}.pickle")
+        if os.environ.get("LAB_REDRAW"):
+            parallel.recall()
     return args
 
 

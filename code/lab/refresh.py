@@ -2,12 +2,15 @@
 
 This is `npm run figures`; with names, as in `npm run figures -- resnet`, only these
 modules are looked at. With --check it only lists them and exits with status 1 if there
-are any. Figures that no code draws any more are to be deleted by hand.
+are any. With --redraw it runs all of them, and takes trainings from their latest run
+where the code that trains is the same. Figures that no code draws any more are to be
+deleted by hand.
 """
 
 import argparse
 import html
 import json
+import os
 import re
 import subprocess
 import sys
@@ -89,6 +92,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="a module")
     parser.add_argument("--check", action="store_true", help="only list them")
+    parser.add_argument("--redraw", action="store_true",
+                        help="run them all, with the trainings of their latest run")
     args = parser.parse_args()
     modules = asked(args.names)
     left = 0
@@ -97,13 +102,15 @@ def main():
             print(f"delete {figure}: {module.name} draws it no more", flush=True)
             left += 1
         reasons = stale(module)
-        if not reasons:
+        if not reasons and not args.redraw:
             continue
-        print(f"{module.name}: {', '.join(reasons)}", flush=True)
+        print(f"{module.name}: {', '.join(reasons) or 'to be redrawn'}", flush=True)
         status = 0
         if not args.check:
             print(f"running python {module.relative_to(ROOT)}", flush=True)
-            status = subprocess.run([sys.executable, module], cwd=ROOT).returncode
+            redraw = {"LAB_REDRAW": "1"} if args.redraw else {}
+            status = subprocess.run([sys.executable, module], cwd=ROOT,
+                                    env=os.environ | redraw).returncode
             reasons = stale(module)
             if status or reasons:
                 print(f"{module.name}: status {status}; still missing or stale: "

@@ -5,7 +5,7 @@ import json
 import math
 import os
 
-from lab import UserError, runs, terminal
+from lab import UserError, parallel, runs, terminal
 
 
 def record(key, value):
@@ -35,7 +35,8 @@ def save(facts):
     """Print what this run measured and write it to OUT/results/MODULE.json.
 
     facts: {key: number}, computed from the model alone. The entries of other runs
-    in that file stay. Raises UserError if the file is there but not a record.
+    in that file stay; of a run that was redrawn, so do its seconds, date and hardware.
+    Raises UserError if the file is there but not a record.
     """
     facts = {key: _plain(value) for key, value in facts.items()}
     current = runs.current()
@@ -55,12 +56,17 @@ def save(facts):
     path = current.out / "results" / f"{current.module}.json"
     entries = read(path)
     entries["facts"] = {"hash": measured["hash"], "values": facts}
-    entries[current.name] = measured
+    kept = entries.get(current.name) if current.redrawn else None
+    entries[current.name] = measured if not kept else kept | {
+        key: measured[key] for key in ("hash", "values")}
     with atomic(path) as temporary:
         temporary.write_text(
             json.dumps(entries, indent=2, ensure_ascii=False) + "\n", "utf-8",
             errors="replace")  # a file's name in the command may be no text
     print(f"\nwrote {terminal.shown(path)}")
+    if current.trainings:
+        with atomic(current.trainings) as temporary:
+            temporary.write_bytes(parallel.dump())
 
 
 def read(path):

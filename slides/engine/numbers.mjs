@@ -1,10 +1,12 @@
 /** Whether a text states a computed value. */
 
 const scales = new Map([["", 1], ["%", 0.01], ["k", 1e3], ["M", 1e6], ["G", 1e9]]);
+const words = "zero one two three four five six seven eight nine ten eleven twelve".split(" ");
 const statement = /^([-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\s*([%kMG](?![\p{L}\p{N}]))?(?:[\s×].*)?$/u;
 
 /**
  * A number is rounded to the digits that are shown; %, k, M and G scale it, other units don't.
+ * A count up to twelve may be a word.
  * @param {string} text
  * @param {unknown} value
  * @throws {Error} that says what to write
@@ -12,6 +14,11 @@ const statement = /^([-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)\s*([%kMG](?![\
 export function checkStatement(text, value) {
   if (typeof value !== "number") {
     if (text !== String(value)) throw new Error(`the value is ${JSON.stringify(value)}`);
+    return;
+  }
+  const counted = words.indexOf(text.toLowerCase());
+  if (counted >= 0) {
+    if (counted !== value) throw new Error(`the value is ${value}: write ${words[value] ?? value}`);
     return;
   }
   const [, digits, unit = ""] = statement.exec(text) ?? [];
