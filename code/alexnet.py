@@ -21,9 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from grad_cam import grad_cam, where_it_looks
-from lab import (cli, compare, data, figures, measure, parallel, results, training,
-                 weights)
-
+from lab import cli, compare, data, figures, measure, results, training, weights
 
 # %% [markdown]
 # ## The network of 2012
@@ -182,7 +180,7 @@ SETTINGS = {
 ACTIVATIONS = {"ReLU": nn.ReLU, "tanh": nn.Tanh}
 
 
-@parallel.memoize
+@training.memoize
 def trained(activation, dropout, args, seed):
     """A SmallAlexNet, Trained without other regularisation, as in figure 1."""
     network = partial(SmallAlexNet, activation=ACTIVATIONS[activation], dropout=dropout)

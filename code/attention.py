@@ -26,9 +26,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lab import cli, compare, figures, measure, parallel, results, training
+from lab import cli, compare, figures, measure, results, training
 from multi_head import masked_softmax
-
 
 # %% [markdown]
 # ## Scores: how well does a key answer a query?
@@ -356,7 +355,7 @@ def accuracy(model, task, length, args):
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def trained(task, mechanism, args, seed):
     """A Translator with that mechanism, Trained for args.epochs."""
     torch.manual_seed(seed)

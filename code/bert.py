@@ -25,9 +25,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from attention import scaled_dot_product
-from lab import (UserError, cli, figures, measure, parallel, results, text,
-                 training)
-
+from lab import UserError, cli, figures, measure, parallel, results, text, training
 
 # %% [markdown]
 # ## The encoder
@@ -459,7 +457,7 @@ def adam(model, lr, steps):
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def pretrained(args, seed):
     """A BERT, Trained on the training part without its labels."""
     torch.manual_seed(seed)
@@ -520,7 +518,7 @@ class Labelled(Dataset):
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def finetuned(args, seed, labels, start):
     """A classifier, Trained on so many labelled reviews.
 

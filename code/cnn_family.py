@@ -27,9 +27,7 @@ import inception
 import lenet
 import resnet
 import vgg
-from lab import (cli, data, figures, measure, parallel, results, training,
-                 weights)
-
+from lab import cli, data, figures, measure, parallel, results, training, weights
 
 # %% [markdown]
 # ## The networks for ImageNet
@@ -120,7 +118,7 @@ SETTINGS = {"digits": Settings(),
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def trained(contestant, args, epochs):
     """A contestant Trained for so many epochs, without validation."""
     return training.train_classifier(
@@ -129,7 +127,7 @@ def trained(contestant, args, epochs):
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def result(name, args):
     """Test accuracy, seconds of training and epochs of one contestant.
 

@@ -21,10 +21,8 @@ from einops.layers.torch import Rearrange
 from torch import nn
 
 from grad_cam import grad_cam, where_it_looks
-from lab import (cli, compare, data, figures, measure, parallel, results, training,
-                 weights)
+from lab import cli, compare, data, figures, measure, results, training, weights
 from resnet import projection
-
 
 # %% [markdown]
 # ## Blocks
@@ -313,7 +311,7 @@ SETTINGS = {
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def trained(step, args, seed):
     """The network at `step` of ROAD, Trained with AdamW."""
     # paper: 300 epochs, Mixup, CutMix, RandAugment, random erasing,

@@ -21,9 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from grad_cam import grad_cam, where_it_looks
-from lab import (cli, compare, data, figures, measure, parallel, results, training,
-                 weights)
-
+from lab import cli, compare, data, figures, measure, results, training, weights
 
 # %% [markdown]
 # ## Blocks
@@ -360,7 +358,7 @@ SETTINGS = {
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def trained(kind, args, seed):
     """A small network of a kind, Trained on args.data."""
     return training.train_classifier(

@@ -107,7 +107,7 @@ SETTINGS = {
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def trained(args, seed):
     """The network, Trained on args.data."""
     return training.train_classifier(SmallNetwork, args, seed,
@@ -115,7 +115,7 @@ def trained(args, seed):
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def heats(args, seed, learned):
     """Grad-CAM (N, H, W) of args.shown pictures, by the trained or a new network."""
     test = data.load(args, size=args.size)[1].first(args.shown)

@@ -23,9 +23,17 @@ from torch import nn
 
 from googlenet import as_trained
 from grad_cam import grad_cam, where_it_looks
-from lab import (cli, compare, data, figures, measure, parallel, results, training,
-                 weights)
-
+from lab import (
+    cli,
+    compare,
+    data,
+    figures,
+    measure,
+    parallel,
+    results,
+    training,
+    weights,
+)
 
 # %% [markdown]
 # ## A convolution and its factors
@@ -465,7 +473,7 @@ SETTINGS = {
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def trained(variant, epsilon, args, seed):
     """A small network, Trained on args.data with labels smoothed by epsilon."""
     network = partial(SmallInception, width=args.width, depth=args.depth,

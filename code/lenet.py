@@ -19,8 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from lab import cli, compare, data, figures, measure, parallel, results, training
-
+from lab import cli, compare, data, figures, measure, results, training
 
 # %% [markdown]
 # ## The network, as it is written today
@@ -207,7 +206,7 @@ SETTINGS = {
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def trained(network, args, seed):
     """network() Trained on args.data."""
     torch.manual_seed(seed)

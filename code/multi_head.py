@@ -20,8 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lab import cli, compare, figures, measure, parallel, results, training
-
+from lab import cli, compare, figures, measure, results, training
 
 # %% [markdown]
 # ## From scores to weights
@@ -271,7 +270,7 @@ TEST = 10_000   # the seed of the test set
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def trained(num_heads, args, seed):
     """A Neighbours with `num_heads` heads, Trained."""
     torch.manual_seed(seed)

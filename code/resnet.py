@@ -19,9 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from grad_cam import grad_cam
-from lab import (cli, compare, data, figures, measure, parallel, results, training,
-                 weights)
-
+from lab import cli, compare, data, figures, measure, results, training, weights
 
 # %% [markdown]
 # ## Blocks
@@ -282,7 +280,7 @@ SETTINGS = {
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def trained(depth, plain, args, seed):
     """A network for CIFAR-10 of `depth` layers, Trained as in section 4.2."""
     torch.manual_seed(seed)

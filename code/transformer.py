@@ -20,10 +20,24 @@ import torch.nn.functional as F
 from torch import nn
 
 from beam_search import beam_search, greedy
-from lab import (UserError, cli, compare, figures, measure, parallel, results,
-                 text, training)
-from multi_head import (KeyValueCache, MultiHeadAttention, attention_maps,
-                        causal_mask, padding_mask)
+from lab import (
+    UserError,
+    cli,
+    compare,
+    figures,
+    measure,
+    parallel,
+    results,
+    text,
+    training,
+)
+from multi_head import (
+    KeyValueCache,
+    MultiHeadAttention,
+    attention_maps,
+    causal_mask,
+    padding_mask,
+)
 
 PAD, BOS, EOS, UNKNOWN = text.PAD, text.BOS, text.EOS, text.UNKNOWN
 
@@ -384,7 +398,7 @@ class Trained(NamedTuple):
     history: dict
 
 
-@parallel.memoize
+@training.memoize
 def trained(variant, args, seed):
     """A Translator, Trained as in section 5.
 
@@ -432,7 +446,7 @@ def sides(args):
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def score(variant, args, seed):
     """quality() on the test set, by beam search."""
     _, _, test = text.load(args)

@@ -19,9 +19,7 @@ import torch
 from torch import nn
 
 from grad_cam import grad_cam, where_it_looks
-from lab import (cli, compare, data, figures, measure, parallel, results, training,
-                 weights)
-
+from lab import cli, compare, data, figures, measure, results, training, weights
 
 # %% [markdown]
 # ## Blocks
@@ -246,7 +244,7 @@ SETTINGS = {"cluttered": Settings(), "cifar10": replace(REAL, epochs=10),
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def trained(middle, batch_norm, args, seed):
     """The network around `middle`, a tuple of widths, Trained."""
     network = around(middle, args.width, batch_norm)

@@ -28,10 +28,18 @@ from einops import rearrange
 from torch import nn
 
 from attention import MultiHeadAttention, attention_maps
-from lab import (UserError, cli, data, figures, measure, parallel, results, training,
-                 weights)
+from lab import (
+    UserError,
+    cli,
+    data,
+    figures,
+    measure,
+    parallel,
+    results,
+    training,
+    weights,
+)
 from resnet import CifarResNet
-
 
 # %% [markdown]
 # ## Blocks
@@ -300,7 +308,7 @@ def shifted(test, pixels):
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def trained(kind, samples, shuffled, args, seed):
     """A network Trained on so many samples."""
     return training.train_classifier(

@@ -34,7 +34,8 @@ PROGRAMS = {f"test_{name}.py" for name in (
     "browser", "foreign_pages", "grade", "live", "live_browser", "live_server",
     "review", "sandbox", "site", "submissions", "tampering")}
 # What `--module` looks at beside the module's own file.
-GENERIC = ["test_decks.py", "test_modules.py", "test_parity.py"]
+GENERIC = ["test_decks.py", "test_modules.py", "test_parity.py", "test_readme.py",
+           "test_style.py"]
 
 
 class Run:
@@ -110,15 +111,19 @@ def pytest_configure(config):
 
 def pytest_ignore_collect(collection_path, config):
     name = config.option.module
-    if name and collection_path.suffix == ".py" and collection_path.name not in [
-            f"test_{name}.py", *GENERIC]:
-        return True
+    is_other = name and collection_path.suffix == ".py" and (
+        collection_path.name not in [f"test_{name}.py", *GENERIC])
+    return True if is_other else None
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Programs first, as they take longest; of a module only what is about it."""
-    items.sort(key=lambda item: item.path.name not in PROGRAMS)
+    """Style before any training; programs, as they take longest; then the rest.
+
+    Of a module only what is about it.
+    """
+    items.sort(key=lambda item: (item.path.name != "test_style.py",
+                                 item.path.name not in PROGRAMS))
     if config.option.module:
         left_out = [item for item in items if not is_about(item, config.option.module)]
         config.hook.pytest_deselected(items=left_out)

@@ -2,8 +2,8 @@
 
 tests/test_NAME.py of code/NAME.py has CASES = {"LeNet5": Case(...)}, small instances
 of which every public nn.Module of the module must be a part, and, where torchvision
-has the models too, REFERENCES = [Reference(...)]. The generic tests and the benchmark
-collect them.
+has the models too, REFERENCES = [Reference(...)], and TOO_LARGE the names of those that
+do not fit into memory twice. The generic tests and the benchmark collect them.
 """
 
 import importlib

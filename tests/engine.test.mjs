@@ -130,7 +130,7 @@ const run = {
   seed: 0, data: "digits", samples: { train: 1400, test: 397 }, seconds: 43.1, hardware: "2 CPU cores (x86_64)", date: "2026-11-21",
 };
 write("static/results/net.json", JSON.stringify({
-  facts: { hash, values: { parameters: 25557032, share: 0.98851, flops: 1823456789, shape: "3x3", negative: -2.5 } },
+  facts: { hash, values: { parameters: 25557032, share: 0.98851, flops: 1823456789, shape: "3x3", negative: -2.5, networks: 7 } },
   settings: { hash, values: { "mnist.epochs": 5 } },
   demo: { ...run, hash, command: "python code/net.py", values: { error: 0.034 } },
   mnist: { ...run, hash: "older", command: "python code/net.py --data mnist", data: "mnist", values: { "test.accuracy": 0.989 } },
@@ -152,11 +152,11 @@ write("papers/noether1918.json", JSON.stringify({
 }));
 write("papers/bare.json", JSON.stringify({ citation: "Bare", url: "https://example.org", results: { x: { value: 1 } } }));
 
-/** @param {string} name @param {object} provenance @param {boolean} [dark] */
-function figure(name, provenance, dark = true) {
+/** @param {string} name @param {object} provenance @param {boolean} [dark] @param {number} [width] */
+function figure(name, provenance, dark = true, width = 756) {
   const description = JSON.stringify({ module: "net", run: "demo", hash, command: "python code/net.py", ...provenance })
     .replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll('"', "&quot;");
-  const svg = `<svg xmlns="http://www.w3.org/2000/svg"><metadata><dc:description>${description}</dc:description></metadata></svg>`;
+  const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}"><metadata><dc:description>${description}</dc:description></metadata></svg>`;
   write(`static/img/${name}.svg`, svg);
   if (dark) write(`static/img/${name}.dark.svg`, svg);
 }
@@ -164,6 +164,7 @@ figure("fresh", { command: "python code/net.py --title 'a < b & c'" });
 figure("old", { hash: "older" });
 figure("old-mnist", { hash: "older", run: "mnist", command: "python code/net.py --data mnist" });
 figure("no-dark", {}, false);
+figure("wide", {}, true, 1168);
 figure("foreign", { module: "nobody" });
 write("static/img/no-provenance.svg", "<svg/>");
 write("static/img/damaged.png", Buffer.from([0x89, 0x50, 0x4e, 0x47, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]));
@@ -439,6 +440,12 @@ describe("numbers and proofs", () => {
     assert.match(good(fact("25.6 M", "parameters")), /<p><span class="fact" title="computed by code\/net.py">25.6 M<\/span><\/p>/);
   });
 
+  test("a count in words", () => {
+    for (const text of ["seven", "Seven"]) good(fact(text, "networks"));
+    assert.equal(problem(fact("six", "networks")), "the value is 7: write seven");
+    assert.equal(problem(fact("twelve", "parameters")), "the value is 25557032: write 25557032");
+  });
+
   test("a wrong number says what to write", () => {
     assert.equal(problem(fact("25.5 M", "parameters")), "the value is 25557032: write 25.6 M");
     assert.equal(problem(fact("25,557,033", "parameters")), "the value is 25557032: write 25,557,032");
@@ -529,6 +536,8 @@ describe("figures and diagrams", () => {
     assert.match(problem("![x](../static/img/foreign.svg)"), /no module code\/nobody.py/);
     assert.match(problem("![x](https://example.org/x.svg)"), /pictures are/);
     assert.match(problem('<img src="x">'), /write a picture as/);
+    assert.match(problem("![x](../static/img/wide.svg)\n\nBeside it."), /1168 pixels wide.*room for 756.*size=figures.BESIDE/);
+    good("![x](../static/img/wide.svg)");
   });
 
   test("a diagram", () => {

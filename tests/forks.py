@@ -5,6 +5,7 @@ status of the child that it forks for it. Not imported here are lab, and matplot
 which reads a user's settings when it is.
 """
 
+import importlib
 import json
 import os
 import runpy
@@ -14,6 +15,9 @@ import sys
 from pathlib import Path
 
 SECONDS = 150   # of a child, which then ends
+LOADED = ["IPython.core.interactiveshell", "ignite.engine", "ignite.handlers",
+          "ignite.metrics", "PIL.Image", "sklearn.datasets", "sklearn.model_selection",
+          "tokenizers", "torch.utils.flop_counter", "torchvision"]
 
 
 class Forks:
@@ -106,16 +110,8 @@ def run_cells(cells):
 
 
 if __name__ == "__main__":
-    import IPython.core.interactiveshell  # noqa: F401
-    import ignite.engine
-    import ignite.handlers
-    import ignite.metrics
-    import PIL.Image
-    import sklearn.datasets
-    import sklearn.model_selection
-    import tokenizers
-    import torch.utils.flop_counter
-    import torchvision  # noqa: F401
+    for name in LOADED:
+        importlib.import_module(name)
 
     request = serve()
     prepare(request["cwd"], request["environment"], request["files"])

@@ -1,8 +1,8 @@
 """Submissions for a small exercise: honest ones, and ones that attack the grader.
 
-test_grade.py grades one of each mechanism, test_tampering.py judges those on the checks,
-bench.py grades a hundred at once. The exercise has two parts of 2 points; an attack
-stands in the second one, or in both where it says so.
+test_grade.py grades one of each mechanism, test_tampering.py judges those on the
+checks, bench.py grades a hundred at once. The exercise has two parts of 2 points; an
+attack stands in the second one, or in both where it says so.
 """
 
 import re

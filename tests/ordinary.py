@@ -13,7 +13,8 @@ fig, ax = plt.subplots()
 ax.set_title("loss")
 plt.show()
 # --
-plt.figure(figsize=(2, 2)); plt.imshow(torch.rand(4, 4)); plt.colorbar(); plt.close("all")
+plt.figure(figsize=(2, 2)); plt.imshow(torch.rand(4, 4)); plt.colorbar()
+plt.close("all")
 # --
 from matplotlib import animation
 fig = plt.figure()
@@ -240,7 +241,8 @@ with sdpa_kernel(SDPBackend.MATH):
     F.scaled_dot_product_attention(*torch.ones(3, 1, 1, 2, 2))
 # --
 import threading
-thread = threading.Thread(target=print, args=["from a thread"]); thread.start(); thread.join()
+thread = threading.Thread(target=print, args=["from a thread"])
+thread.start(); thread.join()
 # --
 from concurrent.futures import ThreadPoolExecutor
 with ThreadPoolExecutor(2) as pool:

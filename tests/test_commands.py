@@ -83,7 +83,8 @@ class Checkout:
         self.processes = []
         if ready:
             for name in ["path", "fakes"]:
-                shutil.copytree(getattr(ready, name), getattr(self, name), symlinks=True)
+                shutil.copytree(getattr(ready, name), getattr(self, name),
+                                symlinks=True)
             return
         skip = shutil.ignore_patterns(
             "node_modules", ".venv", ".git", "lib", "_site*", "out", "data",

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 import conftest
-from declared import facts, settings
-from proofs import cited, node, place, proofs, references
+from declared import MODULES, facts, settings
 from lab import record, source
+from proofs import cited, decks_of, node, place, proofs, references
 
 ROOT = Path(__file__).resolve().parents[1]
 DECKS = sorted(path.name for path in ROOT.glob("slides/*.md"))
@@ -45,6 +45,13 @@ def test_every_reference_resolves(deck, record_property):
         if each.get("stale"):
             record_property("note", f"{place(each)}: stale, measured by older code: "
                                     f"{each['target']}")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_is_shown(name):
+    if not decks_of(name):
+        pytest.fail(f"no deck shows code/{name}.py: in slides/, link its code and "
+                    f"figures, such as [MODEL](../code/{name}.py#MODEL)", pytrace=False)
 
 
 @every_deck

@@ -11,8 +11,17 @@ import pytest
 import torch
 
 from conftest import listing, one_line
-from lab import (UserError, data, exercises, figures, files, live, results, runs,
-                 training)
+from lab import (
+    UserError,
+    data,
+    exercises,
+    figures,
+    files,
+    live,
+    results,
+    runs,
+    training,
+)
 
 resource = pytest.importorskip("resource")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import sys
 from dataclasses import FrozenInstanceError, dataclass, fields, replace
@@ -52,6 +53,7 @@ def begin(tmp_path, monkeypatch):
     main = sys.modules["__main__"]
     monkeypatch.setattr(runs, "_current", None)
     monkeypatch.setattr(runs, "module_hash", lambda path: "abc")
+    monkeypatch.setattr(runs, "training_hash", lambda path: "abc")
     monkeypatch.delenv("LAB_ARGS", raising=False)
     handler, threads = signal.getsignal(signal.SIGINT), torch.get_num_threads()
 
@@ -350,6 +352,15 @@ def test_a_comment_makes_nothing_stale_a_statement_everything(house):
     assert refresh.stale(house) == ["facts in toy.json", "settings in toy.json",
                                     "demo in toy.json", "a.dark.svg", "a.svg",
                                     "b.png"]
+
+
+def test_a_figure_that_is_drawn_no_more_is_to_be_deleted(house):
+    """To draw it again is what no run can do, so it is not stale."""
+    img = house.parent / "img"
+    (img / "b.png").rename(img / "old.png")
+    shutil.copy(img / "a.svg", img / "b.svg")
+    assert refresh.stale(house) == ["no b.png"]
+    assert refresh.undrawn(house) == ["static/img/b.svg", "static/img/old.png"]
 
 
 @pytest.mark.parametrize("file", ["a.svg", "a.dark.svg", "b.png"])

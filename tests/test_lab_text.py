@@ -160,7 +160,7 @@ def test_sets_are_downloaded(small, repositories, tmp_path, name):
 def test_a_download_that_was_altered_is_named(small, repositories, tmp_path):
     source, parts = text.FILES["sst2"]
     (repositories / source).mkdir(parents=True)
-    for file, (there, _) in parts.items():
+    for there, _ in parts.values():
         (repositories / source / there).write_bytes(b"<html>log in</html>")
     with pytest.raises(UserError) as error:
         text.sst2(tmp_path / "data")

@@ -1,7 +1,5 @@
 """What every module of code/ must do: a new one is tested by being there."""
 
-import ast
-import builtins
 import importlib
 import inspect
 import json
@@ -10,10 +8,8 @@ import os
 import re
 import shutil
 import subprocess
-import symtable
 import sys
 from dataclasses import fields
-from importlib.metadata import packages_distributions
 from itertools import zip_longest
 from pathlib import Path
 from xml.etree import ElementTree
@@ -28,14 +24,6 @@ from lab import refresh, results
 
 FIGURES = sorted(file for file in ROOT.glob("static/img/*.*")
                  if not file.name.endswith(".dark.svg"))
-READ_MODULES = """
-import { readModule } from "./slides/engine/module.mjs";
-const read = (name) => {
-  const { header, cells } = readModule(`code/${name}.py`);
-  return [name, { header, cells: [...cells.values()] }];
-};
-console.log(JSON.stringify(Object.fromEntries(process.argv.slice(1).map(read))));
-"""
 # Each module's line: what it has loaded, and what of the process it has changed.
 IMPORT = """
 import importlib, json, os, random, sys, threading
@@ -63,25 +51,9 @@ def source(name):
     return (ROOT / f"code/{name}.py").read_text("utf-8")
 
 
-def guards(name):
-    """The blocks under `if __name__ == "__main__":`."""
-    return [node for node in ast.parse(source(name)).body
-            if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)]
-
-
 def files(folder):
     return {path.relative_to(folder): path.stat().st_mtime_ns
             for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture(scope="session")
-def read():
-    """The modules as the deck engine reads them: {name: {header, cells}}."""
-    done = subprocess.run(
-        ["node", "--input-type=module", "-e", READ_MODULES, *MODULES],
-        cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="session")
@@ -101,85 +73,6 @@ def forks(tmp_path_factory):
     forks = Forks(tmp_path_factory.mktemp("forks"))
     yield forks
     forks.close()
-
-
-# The source
-
-
-@every_module
-def test_header(name, read):
-    header = read[name]["header"]
-    assert not header["error"] and header["papers"]
-    for key in ("name", "idea", "demo", "time"):
-        assert header[key], f"the header has no {key}"
-        assert not re.search(r"\b(TIME|TODO|TBD|FIXME|XXX)\b|\?\?", header[key])
-
-
-@every_module
-def test_header_time(name, read):
-    """That of the latest default demo, within a factor of 1.5."""
-    time = read[name]["header"]["time"]
-    stated = re.match(r"about ([\d.]+) s on \d+ CPU cores", time)
-    assert stated, "say 'about N s on 2 CPU cores'"
-    took = results.read(ROOT / f"static/results/{name}.json")["demo"]["seconds"]
-    assert took / 1.5 <= float(stated[1]) <= 1.5 * took, f"the demo took {took:.0f} s"
-
-
-@every_module
-def test_lines_are_at_most_88_columns(name):
-    long = [i for i, line in enumerate(source(name).splitlines(), 1) if len(line) > 88]
-    assert not long, f"lines {long} of code/{name}.py"
-
-
-@every_module
-def test_name_hides_no_other_module(name):
-    assert name not in sys.stdlib_module_names
-    assert name not in packages_distributions()
-
-
-def test_code_is_no_package():
-    assert not (ROOT / "code/__init__.py").exists()
-
-
-@every_module
-def test_demo_cells(name, read):
-    """Each guard is alone in a titled cell, and the last cell saves the facts."""
-    demos = [cell for cell in read[name]["cells"] if cell["isDemo"]]
-    assert [node.body[0].lineno >= cell["firstLine"] and node.end_lineno <=
-            cell["lastLine"] for node, cell in zip(guards(name), demos)] == (
-                len(guards(name)) * [True])
-    assert ast.unparse(guards(name)[-1].body[-1]) == "results.save(facts())"
-
-
-@every_module
-def test_demo_cells_stand_alone(name):
-    """A demo cell uses definitions, lab and args, nothing of another demo cell."""
-    known = {*vars(importlib.import_module(name)), *dir(builtins), "args"}
-    for node in guards(name):
-        missing = names_read(ast.unparse(ast.Module(node.body, []))) - known
-        assert not missing, f"the cell at line {node.lineno} lacks {missing}"
-
-
-def test_a_cell_that_leans_on_another_is_found():
-    assert names_read("left = F.relu\nprint(left)") == {"F", "print"}
-    assert names_read("print([left(x) for x in args.seeds])") == {
-        "print", "left", "args"}
-
-
-def names_read(code):
-    """Names that a piece of code reads and does not assign."""
-    return set(unbound(symtable.symtable(code, "cell", "exec")))
-
-
-def unbound(top):
-    bound = {s.get_name() for s in top.get_symbols() if s.is_local()}
-    tables = [top]
-    while tables:
-        table = tables.pop()
-        tables += table.get_children()
-        yield from (s.get_name() for s in table.get_symbols()
-                    if s.is_referenced() and s.is_global()
-                    and s.get_name() not in bound)
 
 
 # Import
@@ -404,12 +297,20 @@ def test_facts(name):
     recorded = results.read(ROOT / f"static/results/{name}.json")
     for key, computed in [("facts", facts(name)), ("settings", settings(name))]:
         assert recorded.get(key, {}).get("values") == computed, (
-            f"{key}: run python code/{name}.py")
+            f"{key}: run npm run figures -- {name}")
 
 
 @every_module
 def test_default_figures_and_records_are_fresh(name):
-    assert not refresh.stale(ROOT / f"code/{name}.py"), f"run python code/{name}.py"
+    if stale := refresh.stale(ROOT / f"code/{name}.py"):
+        pytest.fail(f"run npm run figures -- {name}: {', '.join(stale)}", pytrace=False)
+
+
+@every_module
+def test_no_figure_outlives_its_code(name):
+    if files := refresh.undrawn(ROOT / f"code/{name}.py"):
+        pytest.fail(f"delete {' '.join(files)}: code/{name}.py draws them no more",
+                    pytrace=False)
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda path: path.name)
@@ -431,7 +332,7 @@ def test_figure(figure):
         origin = refresh.provenance(file)
         assert origin.keys() == {"module", "run", "hash", "command", "seed", "data",
                                  "versions", "date"}
-        assert origin["module"] in MODULES
+        assert origin["module"] in MODULES, f"delete {file.name}: its module is gone"
 
 
 def test_every_dark_figure_has_a_light_one():

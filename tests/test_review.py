@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import one_line as is_one_line
 from nbgrader.api import Gradebook
-from test_grade import toy  # noqa: F401
 
+from conftest import one_line as is_one_line
 from hostile import SQUARE, attack
 from lab import UserError, grade, tables
+from test_grade import toy  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore:::nbgrader")   # of its own database

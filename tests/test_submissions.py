@@ -10,8 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import one_line as is_one_line
 
+from conftest import one_line as is_one_line
 from lab import UserError, archives, limits, submissions
 
 SOURCES = {"convolution": {"setup", "conv2d", "windows"}, "toy": {"setup", "double"},

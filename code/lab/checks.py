@@ -450,7 +450,7 @@ settled = contextlib.ExitStack()
 threads, recursion = torch.get_num_threads(), sys.getrecursionlimit()
 
 
-def guard(*names):
+def guard(*names):  # noqa: C901 what it binds has to be out of reach
     """Remember what the checks rely on, before the submission's code runs.
 
     That is the modules of these names, this one, torch, and what executes a cell.

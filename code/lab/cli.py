@@ -117,6 +117,10 @@ def begin(settings):
     name = "demo" if args.data == next(iter(settings)) else args.data
     runs.begin(args, name, script, command, _processes(args, notebook),
                values(settings))
+    if script and name == "demo" and args.out == STATIC:
+        runs.current().keep_trainings(ROOT / f"out/trainings/{script.stem}.pickle")
+        if os.environ.get("LAB_REDRAW"):
+            parallel.recall()
     return args
 
 

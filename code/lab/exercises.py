@@ -18,7 +18,12 @@ from pathlib import Path
 import jupytext
 import nbformat
 from nbgrader.preprocessors import (
-    CheckCellMetadata, ClearHiddenTests, ClearSolutions, ComputeChecksums, LockCells)
+    CheckCellMetadata,
+    ClearHiddenTests,
+    ClearSolutions,
+    ComputeChecksums,
+    LockCells,
+)
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
@@ -143,7 +148,8 @@ def make(path):
                 folder.rename(Path(temporary) / "old")
             new.rename(folder)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror or error}")
+        raise UserError(
+            f"{folder} cannot be written: {error.strerror or error}") from None
     return folder
 
 

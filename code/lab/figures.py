@@ -10,9 +10,28 @@ from lab.charts import bars, box, confusion, grouped_bars, points
 from lab.diagrams import architecture
 from lab.flows import flow
 from lab.heatmaps import Heatmap, cells, frame, heatmaps, signed, table
-from lab.look import (BESIDE, FULL, HEAVY, PALETTE, SMALL, TEXT, THIN, TITLE, array,
-                      as_picture, canvas, color, crop, darken, quietly, settle, sheet,
-                      spread, stretch, width)
+from lab.look import (
+    BESIDE,
+    FULL,
+    HEAVY,
+    PALETTE,
+    SMALL,
+    TEXT,
+    THIN,
+    TITLE,
+    array,
+    as_picture,
+    canvas,
+    color,
+    crop,
+    darken,
+    quietly,
+    settle,
+    sheet,
+    spread,
+    stretch,
+    width,
+)
 
 __all__ = [
     "BESIDE", "FULL", "HEAVY", "PALETTE", "SMALL", "TEXT", "THIN", "TITLE", "Heatmap",

@@ -37,7 +37,7 @@ def verify(file, digest, algorithm="md5"):
         with open(file, "rb") as content:
             found = hashlib.file_digest(content, algorithm).hexdigest()
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}")
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
     if not found.startswith(digest):
         raise UserError(f"{file} is corrupt (its {algorithm.upper()} is not {digest}): "
                         "put the original in its place, or delete it to fetch it anew")
@@ -58,7 +58,8 @@ def make_writable(data_dir):
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--data-dir {data_dir} cannot be made: {error.strerror}")
+        raise UserError(
+            f"--data-dir {data_dir} cannot be made: {error.strerror}") from None
 
 
 def fetch(download, name, data_dir, needed, archive=None):
@@ -82,13 +83,14 @@ def fetch(download, name, data_dir, needed, archive=None):
                 os.replace(file, target)
     except Exception as error:  # what a network can raise is endless
         if getattr(error, "errno", None) in NO_ROOM:
-            raise UserError(f"{name} cannot be written to {data_dir}: {error.strerror}")
+            raise UserError(f"{name} cannot be written to {data_dir}: "
+                            f"{error.strerror}") from None
         reason = (str(error).strip() or repr(error)).splitlines()[-1]
         looked = ", ".join(_described(place, needed) for place in places(data_dir))
         command = (runs.current().command if runs.has_begun()
                    else f"python {sys.argv[0]}")
         raise UserError(f"{name} is not in {looked} and cannot be fetched ({reason}); "
-                        f"with a network: {command}")
+                        f"with a network: {command}") from None
     finally:
         socket.setdefaulttimeout(patience)
     return data_dir

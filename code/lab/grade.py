@@ -31,8 +31,16 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
 from lab import (  # noqa: E402
-    UserError, cells, exercises, sandbox, scrutiny, submissions, tables, terminal,
-    verdicts)
+    UserError,
+    cells,
+    exercises,
+    sandbox,
+    scrutiny,
+    submissions,
+    tables,
+    terminal,
+    verdicts,
+)
 from lab.cells import part  # noqa: E402
 from lab.exercises import LAB, ROOT  # noqa: E402
 from lab.feedback import PAGE, section  # noqa: E402
@@ -495,4 +503,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        raise SystemExit(130)
+        raise SystemExit(130) from None

@@ -34,16 +34,16 @@ def read(file):
                 return _srgb(_on_white(image), profile)
     except UnidentifiedImageError:
         raise UserError(f"{file} is not an image of a known format: save it as PNG "
-                        "or JPEG")
+                        "or JPEG") from None
     except Image.DecompressionBombError:
         raise UserError(f"{file} has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels: "
-                        "make it smaller")
+                        "make it smaller") from None
     except PermissionError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}")
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
     except Exception as error:  # what a decoder says of a damaged file is endless
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{file} is not an image that can be read ({reason}): save it "
-                        "again as PNG or JPEG")
+                        "again as PNG or JPEG") from None
 
 
 def middle(image, ratio=8):

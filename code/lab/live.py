@@ -21,8 +21,16 @@ import jupytext
 from IPython import get_ipython
 from IPython.display import display
 
-from lab import (UserError, cli, live_output, live_shapes, results, runs, source,
-                 training)
+from lab import (
+    UserError,
+    cli,
+    live_output,
+    live_shapes,
+    results,
+    runs,
+    source,
+    training,
+)
 
 ARGUMENTS = "arguments"   # the demo cell that begins a run
 AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -333,7 +341,7 @@ class LiveModule:
         """Execute code that may await; returns its value."""
         awaits = code.co_flags & inspect.CO_COROUTINE
         if awaits or "asyncio" in code.co_names:
-            import nest_asyncio2   # which ipykernel needs, too
+            import nest_asyncio2  # which ipykernel needs, too
             nest_asyncio2.apply()  # the kernel's own loop runs already
         value = eval(code, self.namespace)
         if not awaits:

@@ -130,7 +130,7 @@ def _draw_progress_as_text():
     tqdm.notebook.trange = tqdm.notebook.tnrange = (
         lambda *args, **options: Bar(range(*args), **options))
     with warnings.catch_warnings(action="ignore"):
-        import tqdm.auto  # noqa: F401: it warns of a notebook, once
+        import tqdm.auto  # noqa: F401 it warns of a notebook, once
 
 
 def sent(request):

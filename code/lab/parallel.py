@@ -5,6 +5,7 @@ everything while another program keeps a core busy.
 """
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import multiprocessing
@@ -40,6 +41,8 @@ def memoize(function):
     def memoized(*arguments, **options):
         key = key_of(*arguments, **options)
         if key not in kept:
+            if runs.has_begun() and runs.current().redrawn:
+                print(f"training {_shown(function, key)}: it was not kept", flush=True)
             with _same_random_numbers():
                 kept[key] = function(*arguments, **options)
         return kept[key]
@@ -79,12 +82,29 @@ def precompute(calls):
             reports[process] = report
     except BrokenProcessPool:
         raise UserError("a process that trained has ended, perhaps for lack of memory: "
-                        "free some, and continue with --resume")
+                        "free some, and continue with --resume") from None
     finally:
         for worker in multiprocessing.active_children():
             worker.terminate()
         executor.shutdown()
         current.absorb(reports)
+
+
+def dump():
+    """What all memoized functions have returned, for recall(), as bytes."""
+    return runs.current().training_hash.encode() + pickle.dumps(_kept)
+
+
+def recall():
+    """Take what was trained by a run of the same code from the current run's file."""
+    current = runs.current()
+    file, digest = current.trainings, current.training_hash.encode()
+    content = file.read_bytes() if file.exists() else b""
+    if content.startswith(digest):
+        _keep(pickle.loads(content[len(digest):]))
+        current.redrawn = True
+    else:
+        print("training all: no trainings of this code were kept", flush=True)
 
 
 def use_threads(threads):
@@ -115,6 +135,13 @@ def _same_random_numbers():
 def _name(function):
     module = "__main__" if function.__module__ == "__mp_main__" else function.__module__
     return f"{module}.{function.__qualname__}"
+
+
+def _shown(function, key):
+    """A call as one reads it, without the settings."""
+    shown = [getattr(value, "__name__", str(value)) for value in key
+             if not dataclasses.is_dataclass(value) or isinstance(value, type)]
+    return f"{function.__name__}({', '.join(shown)})"
 
 
 def _keep(made):

@@ -199,6 +199,6 @@ if __name__ == "__main__":
     try:
         main()
     except UserError as error:
-        raise SystemExit(str(error))
+        raise SystemExit(str(error)) from None
     except KeyboardInterrupt:
-        raise SystemExit(130)
+        raise SystemExit(130) from None

@@ -1,12 +1,16 @@
 """Run the demos whose record, facts or figures are missing or stale.
 
-This is `npm run figures`. With --check it only lists them and exits with status 1
-if there are any.
+This is `npm run figures`; with names, as in `npm run figures -- resnet`, only these
+modules are looked at. With --check it only lists them and exits with status 1 if there
+are any. With --redraw it runs all of them, and takes trainings from their latest run
+where the code that trains is the same. Figures that no code draws any more are to be
+deleted by hand.
 """
 
 import argparse
 import html
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +19,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # code/, not code/lab/
 
-from lab import results, source, terminal  # noqa: E402
+from lab import UserError, results, source, terminal  # noqa: E402
 from lab.cli import CODE, ROOT, STATIC  # noqa: E402
 
 
@@ -26,14 +30,24 @@ def stale(module):
     entries = results.read(record)
     found = [f"{entry} in {record.name}" for entry in ("facts", "settings", "demo")
              if entries.get(entry, {}).get("hash") != current]
-    found += [f"no {name}" for name in drawn(module)
-              if not (STATIC / "img" / name).exists()]
-    for figure in sorted((STATIC / "img").glob("*.*")):
-        origin = provenance(figure)
-        if origin.get("module") == module.stem and origin.get("run") == "demo" and (
-                origin["hash"] != current):
-            found.append(figure.name)
-    return found
+    names, hashes = drawn(module), demo_figures(module)
+    found += [f"no {name}" for name in names if not (STATIC / "img" / name).exists()]
+    return found + [name for name, made_by in hashes.items()
+                    if name in names and made_by != current]
+
+
+def undrawn(module):
+    """Figures of a module's default demo that its code no longer draws: their paths."""
+    names = drawn(module)
+    return [f"static/img/{name}" for name in demo_figures(module) if name not in names]
+
+
+def demo_figures(module):
+    """{file name: hash of the code} of the figures that a default demo has drawn."""
+    origins = {figure.name: provenance(figure)
+               for figure in sorted((STATIC / "img").glob("*.*"))}
+    return {name: origin["hash"] for name, origin in origins.items()
+            if origin.get("module") == module.stem and origin.get("run") == "demo"}
 
 
 def drawn(module):
@@ -61,24 +75,42 @@ def provenance(figure):
         return {}
 
 
+def asked(names):
+    """The modules of these names, or all that have a demo; UserError without one."""
+    modules = {module.stem: module for module in sorted(CODE.glob("*.py"))
+               if any(cell.is_demo for cell in source.cells(
+                   source.read(module)).values())}
+    for name in names:
+        if name not in modules:
+            raise UserError(f"no module '{name}' with a demo in code/; available: "
+                            f"{', '.join(modules)}")
+    return [modules[name] for name in names or modules]
+
+
 def main():
     terminal.prepare()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a module")
     parser.add_argument("--check", action="store_true", help="only list them")
-    check = parser.parse_args().check
-    modules = [module for module in sorted(CODE.glob("*.py"))
-               if any(cell.is_demo for cell in source.cells(
-                   source.read(module)).values())]
+    parser.add_argument("--redraw", action="store_true",
+                        help="run them all, with the trainings of their latest run")
+    args = parser.parse_args()
+    modules = asked(args.names)
     left = 0
     for module in modules:
+        for figure in undrawn(module):
+            print(f"delete {figure}: {module.name} draws it no more", flush=True)
+            left += 1
         reasons = stale(module)
-        if not reasons:
+        if not reasons and not args.redraw:
             continue
-        print(f"{module.name}: {', '.join(reasons)}", flush=True)
+        print(f"{module.name}: {', '.join(reasons) or 'to be redrawn'}", flush=True)
         status = 0
-        if not check:
+        if not args.check:
             print(f"running python {module.relative_to(ROOT)}", flush=True)
-            status = subprocess.run([sys.executable, module], cwd=ROOT).returncode
+            redraw = {"LAB_REDRAW": "1"} if args.redraw else {}
+            status = subprocess.run([sys.executable, module], cwd=ROOT,
+                                    env=os.environ | redraw).returncode
             reasons = stale(module)
             if status or reasons:
                 print(f"{module.name}: status {status}; still missing or stale: "
@@ -92,5 +124,7 @@ def main():
 if __name__ == "__main__":
     try:
         main()
+    except UserError as error:
+        raise SystemExit(str(error)) from None
     except KeyboardInterrupt:
-        raise SystemExit(130)
+        raise SystemExit(130) from None

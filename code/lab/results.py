@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from lab import UserError, runs, terminal
+from lab import UserError, parallel, runs, terminal
 
 RECORDS = Path(__file__).resolve().parents[2] / "static" / "results"
 
@@ -43,8 +43,9 @@ def save(facts):
     """Print what this run measured and write it to OUT/results/MODULE.json.
 
     facts: {key: number}, computed from the model alone. The module's settings are
-    written, too. The entries of other runs in that file stay. Raises UserError if the
-    file is there but not a record.
+    written, too. The entries of other runs in that file stay; of a run that was
+    redrawn, so do its seconds, date and hardware. Raises UserError if the file is
+    there but not a record.
     """
     facts = {key: _plain(value) for key, value in facts.items()}
     current = runs.current()
@@ -68,12 +69,17 @@ def save(facts):
     if current.choices:
         entries.setdefault("choices", {}).setdefault(current.name, {}).update(
             current.choices)
-    entries[current.name] = measured
+    kept = entries.get(current.name) if current.redrawn else None
+    entries[current.name] = measured if not kept else kept | {
+        key: measured[key] for key in ("hash", "sides", "values")}
     with atomic(path) as temporary:
         temporary.write_text(
             json.dumps(entries, indent=2, ensure_ascii=False) + "\n", "utf-8",
             errors="replace")  # a file's name in the command may be no text
     print(f"\nwrote {terminal.shown(path)}")
+    if current.trainings:
+        with atomic(current.trainings) as temporary:
+            temporary.write_bytes(parallel.dump())
 
 
 def read(path):
@@ -85,7 +91,7 @@ def read(path):
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a record ({error}): delete it")
+        raise UserError(f"{path} is not a record ({error}): delete it") from None
     return entries
 
 
@@ -101,7 +107,8 @@ def atomic(path):
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}")
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

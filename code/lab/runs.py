@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from lab.source import module_hash
+from lab.source import module_hash, training_hash
 
 _current = None
 
@@ -35,9 +35,11 @@ class Run:
         self.settings = settings
         self.display = script is None
         self.hash = module_hash(script) if script else None  # of the code that runs
-        self.trained_by = module_hash(script, demo=False) if script else None
+        self.training_hash = training_hash(script) if script else None
         self.values, self.samples, self.checkpoints = {}, {}, set()
         self.choices, self.sides = {}, {}  # of compare.train
+        self.trainings = None  # the file for what a default demo's returned
+        self.redrawn = False  # whether they were taken from it
         self.side_by_side = 1  # processes that did train
         self.peak_memory = 0  # MiB, of the one that needed most
         self.started, self.before = time.perf_counter(), 0.0
@@ -61,6 +63,10 @@ class Run:
     def record(self, key, value):
         """Note a measured number or text."""
         self.values[key.removeprefix(f"{self.name}.")] = value
+
+    def keep_trainings(self, file):
+        """Let a later run of the code that trains as now draw from a file."""
+        self.trainings = file
 
     def begin_checkpoints(self, name):
         """Note that a training can be resumed; ValueError if its name is taken."""

@@ -346,7 +346,8 @@ def execute(path, lab, data, safe, limits):
         folder = Path(temporary)
         if not safe:
             os.environ["PYTHONPATH"] = str(lab)
-            return converse(path, folder, Kernel, limits)
+            converse(path, folder, Kernel, limits)
+            return
         talker = os.fork()
         if not talker:
             talk(path, folder, lab, data, limits)

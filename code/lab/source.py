@@ -78,23 +78,36 @@ def imported_modules(text, folder):
     return [file for file in dict.fromkeys(files) if file.is_file()]
 
 
-def module_hash(path, demo=True):
+def module_hash(path):
     """Compute the SHA-256 of a module and the modules beside it that it imports.
 
     Blank lines, comment-only lines and docstrings don't count, so that better words
-    make no training stale. demo: whether demo cells count.
+    make no training stale.
     """
+    return _hash(path, lines_without_docstrings)
+
+
+def training_hash(path):
+    """Compute the hash of what a module trains: without its cells that only draw."""
+    return _hash(path, _lines_that_train)
+
+
+def _lines_that_train(text):
+    """Empty the demo cells of a module's lines but Trainings, and the docstrings."""
+    lines = lines_without_docstrings(text)
+    for key, cell in cells(text).items():
+        if cell.is_demo and key != "trainings":
+            lines[cell.first - 1:cell.last] = (cell.last - cell.first + 1) * [""]
+    return lines
+
+
+def _hash(path, lines_that_count):
     found, waiting = {}, [path]
     while waiting:
         module = waiting.pop()
         if module.stem not in found:
             text = read(module)
-            lines = lines_without_docstrings(text)
-            for cell in [] if demo else cells(text).values():
-                if cell.is_demo:
-                    length = cell.last - cell.first + 1
-                    lines[cell.first - 1:cell.last] = length * [""]
-            stripped = [line.rstrip() for line in lines]
+            stripped = [line.rstrip() for line in lines_that_count(text)]
             found[module.stem] = "".join(f"{line}\n" for line in stripped
                                          if line and not line.lstrip().startswith("#"))
             waiting += imported_modules(text, module.parent)

@@ -346,13 +346,14 @@ def read_lines(path, encoding="utf-8"):
         if path.suffix == ".gz":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {error}")
+        raise UserError(f"{path} cannot be read: {error}") from None
     lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
             lines[number - 1] = line.decode(encoding).strip()
         except UnicodeDecodeError:
-            raise UserError(f"{path}:{number}: this line is not {encoding.upper()}")
+            raise UserError(
+                f"{path}:{number}: this line is not {encoding.upper()}") from None
     return lines[:-1] if lines[-1] == "" else lines
 
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from lab import UserError, data, parallel, results, runs
 from lab.cli import STATIC
-
+from lab.parallel import memoize  # noqa: F401  (for modules: @training.memoize)
 
 # On a slide: watcher(name, epoch, epochs, means) draws a training after each step;
 # epoch is what is done of `epochs`, means() the means of this epoch so far.
@@ -319,7 +319,7 @@ class Checkpoint:
                 torch.save(content, written)
             except RuntimeError as error:  # PyTorch hides that a disk is full
                 if isinstance(error.__context__, OSError):
-                    raise error.__context__
+                    raise error.__context__ from None
                 raise
 
     def resume(self):
@@ -334,7 +334,7 @@ class Checkpoint:
             seconds = found["seconds"]
         except Exception as error:  # what torch.load says of a damaged file is endless
             raise UserError(f"{path} is corrupt ({type(error).__name__}): delete it "
-                            "or run without --resume")
+                            "or run without --resume") from None
         for key, value in self.made_by.items():
             if made_by.get(key) != value:
                 there = "" if key == "code" else f" ({made_by.get(key)}, now {value})"

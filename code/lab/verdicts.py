@@ -137,10 +137,7 @@ def judged(cells, executed, roles, secret):
         notes.append(("", f"it was not executed to its end: {ended}"))
     for (index, kind, token), done in zip(roles[1:], executed.cells[1:]):
         cell, name = cells[index], part(cells[index]) or ""
-        tokens = [output.data[PASSED] for output in done.outputs
-                  if output.output_type == "display_data" and PASSED in output.data]
-        errors = {output.ename: output for output in done.outputs
-                  if output.output_type == "error"}
+        tokens, errors = reports(done.outputs)
         error = errors.get("CellTimeoutError") or next(iter(errors.values()), None)
         passed = token in tokens
         forged = tampering(kind, token, tokens, errors, done.metadata.get("status"))
@@ -157,12 +154,11 @@ def judged(cells, executed, roles, secret):
         elif kind == "own" and error and error.ename in ("SyntaxError",
                                                          "IndentationError"):
             notes.append((name, "the cell is not valid Python"))
-        if kind == "check":
-            cell.outputs = [] if passed else [told(error, ended, secret)]
-        elif kind == "own":
-            cell.outputs = [told(error, ended, secret)] if error else []
-            if is_grade(cell):   # a human looks at them
-                cell.outputs += figures(done.outputs)
+        if kind in ("check", "own"):
+            failed = error if kind == "own" else not passed
+            cell.outputs = [told(error, ended, secret)] if failed else []
+        if kind == "own" and is_grade(cell):   # a human looks at them
+            cell.outputs += figures(done.outputs)
         if any(output.get("evalue") == QUOTES for output in cell.outputs):
             notes.append((name, QUOTES))
     if not trusted:
@@ -170,6 +166,14 @@ def judged(cells, executed, roles, secret):
         notes += [(part(cell), "tampered with: no points before you looked")
                   for cell in cells if is_check(cell)]
     return notes
+
+
+def reports(outputs):
+    """The tokens of the checks that ended, and the errors by name, of a cell."""
+    tokens = [output.data[PASSED] for output in outputs
+              if output.output_type == "display_data" and PASSED in output.data]
+    return tokens, {output.ename: output for output in outputs
+                    if output.output_type == "error"}
 
 
 def tampering(kind, token, tokens, errors, status):

@@ -69,7 +69,7 @@ def _states(published):
                                         map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{file.name} is not in {folder} and can't be downloaded "
-                        f"({error}): put it there, or try with a network")
+                        f"({error}): put it there, or try with a network") from None
     except Exception as error:  # a wrong hash; or what torch.load says of damage
         raise UserError(f"{file} is corrupt, or its download was "
-                        f"({type(error).__name__}): delete it and try again")
+                        f"({type(error).__name__}): delete it and try again") from None

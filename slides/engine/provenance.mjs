@@ -18,6 +18,9 @@ export const readProvenance = remember((file) => {
   }
 });
 
+/** @type {(file: string) => number} how many pixels wide an SVG was drawn */
+export const drawnWidth = remember((file) => Number(/<svg\b[^>]*?\swidth="(\d+)/.exec(readFileSync(file, "utf8"))?.[1] ?? 0));
+
 /** @param {Buffer} png */
 function pngDescription(png) {
   const keyword = Buffer.from("Description\0");

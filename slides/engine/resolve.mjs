@@ -8,7 +8,7 @@ import { dedent, readModule } from "./module.mjs";
 import { nearest } from "./nearest.mjs";
 import { checkStatement } from "./numbers.mjs";
 import { findResult } from "./papers.mjs";
-import { readProvenance } from "./provenance.mjs";
+import { drawnWidth, readProvenance } from "./provenance.mjs";
 import { once, remember } from "./remember.mjs";
 
 /**
@@ -52,6 +52,9 @@ import { once, remember } from "./remember.mjs";
  * @property {boolean} [dark] a figure has a dark variant
  * @property {string} [entry] a citation's full entry, in Markdown
  */
+
+/** How many pixels wide a figure beside text is: that of code/lab/look.py. */
+const BESIDE = 756;
 
 /** Resolves the links of one deck. */
 export class Resolver {
@@ -255,6 +258,10 @@ export class Resolver {
     const stale = hash !== this.hash(name);
     if (stale && run === "demo") throw new Error(`the figure was made by older code: run ${command}`);
     const dark = file.endsWith(".svg");
+    const width = dark ? drawnWidth(this.absolute(file)) : 0;
+    if (link.layout === "beside" && width > BESIDE)
+      throw new Error(`the figure is ${width} pixels wide, beside text there is room for ${BESIDE}: `
+        + "draw it with size=figures.BESIDE, or let it stand alone");
     if (dark && !existsSync(this.absolute(darkVariant(file))))
       throw new Error(`${darkVariant(file)} is missing: run ${command}`);
     const runs = existsSync(this.absolute(`static/results/${name}.json`)) ? this.results(name) : {};
