@@ -23,6 +23,7 @@ SOURCE = "https://raw.githubusercontent.com"
 
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]  # the first tokens of a vocabulary
 PAD, BOS, EOS, UNKNOWN = range(4)
+BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # 0..4 in whole_words
 
 
 class Texts(list):
@@ -175,6 +176,66 @@ def vocabulary(sentences, size=None):
     return tokenizer
 
 
+def bert_tokenizer(words, lowercase=True):
+    """BERT's tokenizer: of a text, or a pair, [CLS] text [SEP] second text [SEP].
+
+    words: a model of the tokenizers library, such as WordPiece. A batch is padded to
+    its longest.
+    """
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+    tokenizer = Tokenizer(words)
+    tokenizer.add_special_tokens(BERT_SPECIAL)
+    ids = {word: tokenizer.token_to_id(word) for word in BERT_SPECIAL}
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
+    tokenizer.enable_padding(pad_id=ids["[PAD]"], pad_token="[PAD]")
+    return tokenizer
+
+
+def whole_words(texts, at_least, max_length):
+    """A tokenizer for the words that occur in texts at least `at_least` times."""
+    from tokenizers import models, trainers
+    tokenizer = bert_tokenizer(models.WordLevel(unk_token="[UNK]"))
+    tokenizer.train_from_iterator(texts, trainers.WordLevelTrainer(
+        min_frequency=at_least, special_tokens=BERT_SPECIAL, show_progress=False))
+    tokenizer.enable_truncation(max_length)
+    return tokenizer
+
+
+def encode(tokenizer, texts):
+    """Texts, or pairs of texts, as BERT's inputs, {name: (B, T)}."""
+    encoded = tokenizer.encode_batch_fast(texts)
+    return {"input_ids": torch.tensor([each.ids for each in encoded]),
+            "attention_mask": torch.tensor([each.attention_mask for each in encoded]),
+            "token_type_ids": torch.tensor([each.type_ids for each in encoded])}
+
+
+def halves(review):
+    """Divide a review after its first sentence, or its only one in the middle."""
+    first, _, rest = review.partition(" . ")
+    if rest:
+        return f"{first} .", rest
+    words = review.split()
+    middle = len(words) // 2
+    return " ".join(words[:middle]), " ".join(words[middle:])
+
+
+def word_pieces(folder):
+    """BERT's tokenizer of a published checkpoint; UserError if a file is corrupt."""
+    from tokenizers import models
+
+    from lab.weights import read_json, readable
+    options, lowercase = folder / "tokenizer_config.json", True
+    if options.exists():
+        lowercase = readable(options, read_json).get("do_lower_case", True)
+    return bert_tokenizer(readable(
+        folder / "vocab.txt",
+        lambda path: models.WordPiece.from_file(str(path), unk_token="[UNK]")),
+        lowercase)
+
+
 def translate(model, tokenizer, sentences, search, batch=100):
     """Translate a list of sentences: the translations, in its order.
 
@@ -213,6 +274,49 @@ def most_without_order(pairs, test):
     alike = Counter(" ".join(sorted(source.split())) for source, _ in pairs)
     return sum(1 / alike[" ".join(sorted(source.split()))]
                for source, _ in test) / len(test)
+
+
+class SentencePairs(Dataset):
+    """Pairs of text without a label: does the second follow the first, or not (1)?"""
+
+    def __init__(self, texts, tokenizer):
+        self.pairs = [halves(text) for text, _ in texts]
+        self.tokenizer = tokenizer
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def __getitem__(self, indices):
+        is_random = torch.rand(len(indices)) < 0.5
+        anywhere = torch.randint(len(self), (len(indices),))
+        follows = torch.where(is_random, anywhere, indices)
+        pairs = [(self.pairs[first][0], self.pairs[second][1])
+                 for first, second in zip(indices, follows)]
+        return encode(self.tokenizer, pairs), is_random.long()
+
+
+class Labelled(Dataset):
+    """Reviews with their label, as the two texts that they were in pre-training."""
+
+    def __init__(self, samples, tokenizer):
+        reviews, labels = zip(*samples)
+        self.inputs = encode(tokenizer, [halves(review) for review in reviews])
+        self.labels = torch.tensor(labels)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, indices):
+        longest = self.inputs["attention_mask"][indices].sum(1).max()
+        inputs = {key: value[indices, :longest] for key, value in self.inputs.items()}
+        return inputs, self.labels[indices]
+
+
+def most_frequent(texts, tokenizer):
+    """How often the most frequent token is the one that is masked, 0..1."""
+    ids = encode(tokenizer, [review for review, _ in texts])["input_ids"]
+    return ids[ids >= len(BERT_SPECIAL)].bincount().max().item() / (
+        ids >= len(BERT_SPECIAL)).sum().item()
 
 
 class Translations(Dataset):

@@ -281,6 +281,26 @@ def one_cycle(optimizer, steps):
         optimizer, rate, total_steps=max(steps, 6), pct_start=0.2)
 
 
+def adamw(model, lr, steps):
+    """AdamW whose rate rises to lr for a tenth of the steps, then falls to zero.
+
+    Returns update(loss), one step of it, and what it changes, for fit(save=…).
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01,
+                                  fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, lr, total_steps=steps, pct_start=0.1, anneal_strategy="linear",
+        cycle_momentum=False)
+
+    def update(loss):
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+    return update, {"model": model, "optimizer": optimizer, "schedule": schedule}
+
+
 class Checkpoint:
     """OUT/checkpoints/NAME.pt (out/ if OUT is static), whole at any moment.
 

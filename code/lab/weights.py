@@ -1,5 +1,6 @@
-"""Published weights: what torchvision distributes, in our models."""
+"""Published weights in our models: torchvision's, and checkpoints of Hugging Face."""
 
+import json
 import re
 from pathlib import Path
 
@@ -73,3 +74,69 @@ def _states(published):
     except Exception as error:  # a wrong hash; or what torch.load says of damage
         raise UserError(f"{file} is corrupt, or its download was "
                         f"({type(error).__name__}): delete it and try again") from None
+
+
+def hugging_face(name, files):
+    """The folder of that name, or where the Hub's cache has what is published so.
+
+    files: those that a checkpoint must have. Downloads it if need be; raises UserError
+    if that fails.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import logging
+    logging.set_verbosity_error()
+    if Path(name).is_dir():
+        return Path(name)
+    reason = f"it has no {' or no '.join(files)}"
+    for only_here in (True, False):
+        try:
+            folder = Path(snapshot_download(
+                name, local_files_only=only_here,
+                allow_patterns=[*files, "tokenizer_config.json"]))
+        except Exception as error:  # what a network can raise is endless
+            reason = str(error).strip().splitlines()[0]
+        else:
+            if all((folder / file).exists() for file in files):
+                return folder
+    raise UserError(f"{name} is no folder, is not in Hugging Face's cache and cannot "
+                    f"be fetched ({reason})")
+
+
+def readable(path, read):
+    """Return what read(path) does; UserError if the file is missing or corrupt."""
+    try:
+        return read(path)
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: a checkpoint has it") from None
+    except Exception as error:  # what damage makes a parser raise is endless
+        raise UserError(f"{path} is corrupt ({type(error).__name__}): delete it and "
+                        "try again") from None
+
+
+def read_json(path):
+    return dict(json.loads(path.read_text("utf-8")))
+
+
+def load_safetensors(model, path, optional=(), renamed=()):
+    """Put the weights of a safetensors file into a model.
+
+    optional: beginnings of the names that may be missing there. renamed: {part of a
+    name there: here}. Raises UserError if others are missing, or shapes differ.
+    """
+    from safetensors.torch import load_file
+    states = {}
+    for key, value in readable(path, load_file).items():
+        for there, here in dict(renamed).items():
+            key = key.replace(there, here)
+        states[key] = value
+    for key, value in model.state_dict().items():
+        if key in states and states[key].shape != value.shape:
+            raise UserError(f"{path}: {key} is {tuple(states[key].shape)}, by its "
+                            f"config.json {tuple(value.shape)}")
+    missing = [key for key in model.load_state_dict(states, strict=False).missing_keys
+               if not key.startswith(tuple(optional))]
+    if missing:
+        raise UserError(f"{path} has no {missing[0]}" + (
+            f", nor {len(missing) - 1} others" if missing[1:] else ""))
