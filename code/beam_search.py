@@ -210,7 +210,7 @@ def facts():
     words, limit = Settings().words, Settings().limit
     over = sum(words ** n for n in range(limit))
     return {"sentences": over + words ** limit, "steps_of_beam4": 4 * limit,
-            "penalty_10": length_penalty(10, 0.6), "penalty_20": length_penalty(20, 0.6)}
+            **{f"penalty_{n}": length_penalty(n, alpha=0.6) for n in (10, 20)}}
 
 
 # %% [markdown]

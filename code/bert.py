@@ -539,7 +539,8 @@ if __name__ == "__main__":
 if __name__ == "__main__":
     torch.manual_seed(args.seed)
     tokenizer = vocabulary(args)
-    inputs = text.encode(tokenizer, [text.halves(args.gaps[0].replace("[MASK]", "great"))])
+    review = args.gaps[0].replace("[MASK]", "great")
+    inputs = text.encode(tokenizer, [text.halves(review)])
     ids = inputs["input_ids"]
     masked, hidden = mask_tokens(ids.repeat(100, 1), tokenizer.get_vocab_size())
     other = (masked != ids) & (masked != text.BERT_SPECIAL.index("[MASK]"))

@@ -27,7 +27,7 @@ import inception
 import lenet
 import resnet
 import vgg
-from lab import cli, data, figures, measure, parallel, results, training, weights
+from lab import cli, data, figures, measure, results, training, weights
 
 # %% [markdown]
 # ## The networks for ImageNet

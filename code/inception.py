@@ -23,17 +23,7 @@ from torch import nn
 
 from googlenet import as_trained
 from grad_cam import grad_cam, where_it_looks
-from lab import (
-    cli,
-    compare,
-    data,
-    figures,
-    measure,
-    parallel,
-    results,
-    training,
-    weights,
-)
+from lab import cli, compare, data, figures, measure, results, training, weights
 
 # %% [markdown]
 # ## A convolution and its factors
@@ -360,15 +350,12 @@ class Inception3(nn.Module):
         x = through(x, self.Mixed_5b, self.Mixed_5c, self.Mixed_5d)
         x = through(x, self.Mixed_6a, self.Mixed_6b, self.Mixed_6c,
                     self.Mixed_6d, self.Mixed_6e)       # (B, 768, 17, 17)
-        aux_logits = None
-        if self.training and self.AuxLogits is not None:
-            aux_logits = self.AuxLogits(x)
+        has_aux = self.training and self.AuxLogits is not None
+        aux_logits = self.AuxLogits(x) if has_aux else None
         x = through(x, self.Mixed_7a, self.Mixed_7b, self.Mixed_7c)
         x = self.dropout(self.avgpool(x)).flatten(1)    # (B, 2048)
         logits = self.fc(x)
-        if aux_logits is None:
-            return logits
-        return InceptionOutputs(logits, aux_logits)
+        return InceptionOutputs(logits, aux_logits) if has_aux else logits
 
 
 # %%
@@ -423,12 +410,8 @@ def even_module(channels, large):
 # ## Training
 
 # %%
-def label_smoothing_loss(logits, labels,
-                         epsilon=0.1):
-    """Cross-entropy with q', section 7.
-
-    logits (B, K), labels (B).
-    """
+def label_smoothing_loss(logits, labels, epsilon=0.1):
+    """Cross-entropy with q', section 7; logits (B, K), labels (B)."""
     K = logits.shape[1]
     q = F.one_hot(labels, K)        # (B, K)
     q = (1 - epsilon) * q + epsilon / K
@@ -502,35 +485,34 @@ def depth(model):
 
 
 def facts():
-    """What the slides state of Inception v3, computed."""
+    """Numbers on the slides that follow from the networks alone."""
     values, pixels = {}, (1, 64, 32, 32)
     with torch.device("meta"):
         model = inception_v3()
-        values["parameters"] = measure.parameters(model)
-        values["aux_parameters"] = measure.parameters(model.AuxLogits)
-        values["inference_parameters"] = (
-            values["parameters"] - values["aux_parameters"])
-        values["multiply_adds"] = measure.multiply_adds(model, (1, 3, 299, 299))
-        values["depth"] = depth(model)
-        figure5 = InceptionModule(192, 64, (48, 64), (64, 96), 32)
-        for name, block in [("figure5", figure5), ("InceptionA", model.Mixed_5b)]:
-            cost = measure.multiply_adds(block, (1, 192, 35, 35))
-            values[f"{name}_multiply_adds"] = cost
-        whole = measure.multiply_adds(conv5x5(64, 64), pixels)
-        for name, large in [("two_3x3", two_conv3x3), ("1x5_5x1", conv1x5_5x1),
-                            ("3x3", partial(padded, height=3))]:
-            cost = measure.multiply_adds(large(64, 64), pixels)
-            values[f"{name}_of_5x5"] = cost / whole
-        values["5x5_of_3x3"] = 1 / values["3x3_of_5x5"]
-        for name, reduction in [("conv_first", conv_first), ("pool_first", pool_first),
-                                ("parallel", ParallelReduction)]:
-            cost = measure.multiply_adds(reduction(64), pixels)
-            values[f"{name}_multiply_adds"] = cost
+        blocks = {"figure5": InceptionModule(192, 64, (48, 64), (64, 96), 32),
+                  "InceptionA": model.Mixed_5b}
+        parts = {"whole": conv5x5, "two_3x3": two_conv3x3, "1x5_5x1": conv1x5_5x1,
+                 "3x3": partial(padded, height=3)}
+        costs = {name: measure.multiply_adds(part(64, 64), pixels)
+                 for name, part in parts.items()}
+        reductions = {"conv_first": conv_first, "pool_first": pool_first,
+                      "parallel": ParallelReduction}
+        for name, build in reductions.items():
+            values |= measure.costs(name, partial(build, 64), pixels)
         for name, options in VARIANTS.items():
             small = SmallInception(1, width=8, depth=1, **options)
             values[f"small_{name}_parameters"] = measure.parameters(small)
-        values["contest_parameters"] = measure.parameters(SmallInception(3))
-    return values
+    for name, block in blocks.items():
+        values[f"{name}_multiply_adds"] = measure.multiply_adds(block, (1, 192, 35, 35))
+    for name in ["two_3x3", "1x5_5x1", "3x3"]:
+        values[f"{name}_of_5x5"] = costs[name] / costs["whole"]
+    aux = measure.parameters(model.AuxLogits)
+    return values | {
+        "parameters": measure.parameters(model), "aux_parameters": aux,
+        "inference_parameters": measure.parameters(model) - aux, "depth": depth(model),
+        "multiply_adds": measure.multiply_adds(model, (1, 3, 299, 299)),
+        "5x5_of_3x3": 1 / values["3x3_of_5x5"],
+        "contest_parameters": measure.parameters(SmallInception(3))}
 
 
 # %%
@@ -569,27 +551,18 @@ if __name__ == "__main__":
 
 # %% Cost against accuracy
 if __name__ == "__main__":
-    networks, ticks = compare.train(sides(args), args), []
-    figure, (axis,) = figures.panels(
-        xlabel=f"a dot: one of {args.runs} seeds; the line: their mean",
-        ylabel="test accuracy (%)")
-    for x, name in enumerate(args.variants):
-        model, values = networks[name][0].model, training.at_end(
-            networks[name], "accuracy")
+    networks, rows = compare.train(sides(args), args), {}
+    for name in args.variants:
+        model = networks[name][0].model
         cost = measure.multiply_adds(
             model, (1, model.stem.conv.in_channels, args.size, args.size))
         results.record(f"{name}_multiply_adds", cost)
-        ticks.append(f"{LABELS[name]}\n{cost / 1e6:.2f} M multiply-adds")
-        color = figures.color("idea" if name in ("two_3x3", "1x5_5x1") else "control")
-        places = [x + 0.06 * (run - (len(values) - 1) / 2)
-                  for run in range(len(values))]
-        axis.plot(places, values, "o", color=color, markersize=11, alpha=0.6)
-        axis.plot([x - 0.16, x + 0.16], 2 * [sum(values) / len(values)], color=color)
-    axis.set_xticks(range(len(ticks)), ticks)
-    axis.set_xlim(-0.5, len(ticks) - 0.5)
-    low, high = axis.get_ylim()  # not so near that noise looks like a difference
-    axis.set_ylim(max(0, low - 0.1), min(1, high + 0.1))
-    figures.save(figure, "inception-factors")
+        role = "idea" if name in ("two_3x3", "1x5_5x1") else "control"
+        rows[LABELS[name]] = role, training.at_end(networks[name], "accuracy"), [
+            f"{cost / 1e6:.2f} M"]
+    figures.save(figures.dots(
+        rows, f"after {args.epochs} epochs, {args.runs} seeds: test accuracy (%)",
+        ["multiply-adds"], span=0.2), "inception-factors")
 
 # %% Label smoothing
 if __name__ == "__main__":

@@ -11,26 +11,16 @@
 # - **Time**: about 30 s on 2 CPU cores
 
 # %%
+from collections import namedtuple
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from beam_search import beam_search, greedy
-from lab import (
-    UserError,
-    cli,
-    compare,
-    figures,
-    measure,
-    parallel,
-    results,
-    text,
-    training,
-)
+from lab import UserError, cli, compare, figures, measure, results, text, training
 from multi_head import (
     KeyValueCache,
     MultiHeadAttention,
@@ -172,12 +162,11 @@ class Transformer(nn.Module):
         super().__init__()
         sizes = d_model, num_heads, d_ff, dropout, norm_first
         # paper: no norm after the last layer; library: always
-        encoder_norm, decoder_norm = [
-            nn.LayerNorm(d_model) if final_norm else nn.Identity() for _ in range(2)]
+        norm = partial(nn.LayerNorm, d_model) if final_norm else nn.Identity
         self.encoder = Encoder(
-            [EncoderLayer(*sizes) for _ in range(num_layers)], encoder_norm)
+            [EncoderLayer(*sizes) for _ in range(num_layers)], norm())
         self.decoder = Decoder(
-            [DecoderLayer(*sizes) for _ in range(num_layers)], decoder_norm)
+            [DecoderLayer(*sizes) for _ in range(num_layers)], norm())
         for weight in self.parameters():
             if weight.dim() > 1:
                 nn.init.xavier_uniform_(weight)
@@ -312,8 +301,7 @@ def big(vocabulary=37_000):
 def translation_loss(logits, target, smoothing=0.1):
     """Cross-entropy of logits (B, T, K), target (B, T).
 
-    With label smoothing, section 5.4: 1 - smoothing is for
-    the right token, the rest for all K alike.
+    Label smoothing, section 5.4: the correct token has 1 - smoothing.
     """
     return F.cross_entropy(
         logits.flatten(0, 1), target.flatten(),
@@ -327,20 +315,6 @@ def warm_up(step, warmup):
     The paper's peak is (d_model * warmup) ** -0.5.
     """
     return min(step / warmup, (warmup / step) ** 0.5)
-
-
-# %%
-def quality(model, tokenizer, pairs, args, search=greedy):
-    """{"exact_match": 0..1}, or {"bleu": 0..100, "signature": sacrebleu's}.
-
-    The model sees no token of the correct translation.
-    """
-    sources, targets = map(list, zip(*pairs))
-    written = text.translate(model, tokenizer, sources, search)
-    if args.metric == "bleu":
-        return text.bleu(written, targets)
-    matches = sum(a == b for a, b in zip(written, targets))
-    return {"exact_match": matches / len(pairs)}
 
 
 # %%
@@ -392,10 +366,7 @@ SETTINGS = {
 
 
 # %%
-class Trained(NamedTuple):
-    model: Translator
-    tokenizer: object
-    history: dict
+Trained = namedtuple("Trained", "model tokenizer history")
 
 
 @training.memoize
@@ -429,7 +400,8 @@ def trained(variant, args, seed):
         return {"loss": loss}
 
     def validate():
-        return {args.metric: quality(model, tokenizer, validation, args)[args.metric]}
+        score = text.quality(model, tokenizer, validation, args.metric, greedy)
+        return {args.metric: score[args.metric]}
 
     batches = text.Translations(train, tokenizer, args.longest).loader(args.batch_size)
     history = training.fit(
@@ -448,25 +420,21 @@ def sides(args):
 # %%
 @training.memoize
 def score(variant, args, seed):
-    """quality() on the test set, by beam search."""
-    _, _, test = text.load(args)
+    """text.quality() on the test set, by beam search."""
     model, tokenizer, _ = trained(variant, args, seed)
-    return quality(model, tokenizer, test, args, partial(beam_search, beam=args.beam))
+    return text.quality(model, tokenizer, text.load(args)[2], args.metric,
+                        partial(beam_search, beam=args.beam))
 
 
 # %%
 def alignment(model, tokenizer, sentence):
-    """What the model writes, and where it looks while it writes each token.
+    """Translate a sentence, and note what each new token attends to.
 
     Returns the source's tokens (S), those written (T), and the weights (H, T, S) of
     the last layer's attention to the source.
     """
-    source = torch.tensor([tokenizer.encode(sentence).ids + [EOS]],
+    source = torch.tensor([text.known_tokens(tokenizer, sentence)],
                           device=model.embedding.weight.device)
-    if UNKNOWN in source:
-        known = set(tokenizer.get_vocab())
-        word = next(word for word in sentence.split() if word not in known)
-        raise UserError(f"the model knows no word {word!r}")
     model.eval()
     written = greedy(model, source, limit=source.shape[1] + 50)
     shifted = F.pad(written[:, :-1], (1, 0), value=BOS)
@@ -573,7 +541,7 @@ if __name__ == "__main__":
 # %% Trainings
 if __name__ == "__main__":
     compare.train(sides(args), args)
-    parallel.precompute(
+    training.precompute(
         (score, variant, compare.chosen(name, args), seed)
         for name, (_, variant) in sides(args).items() for seed in args.seeds)
 

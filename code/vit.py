@@ -19,7 +19,6 @@
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from math import isqrt
 
 import torch
@@ -27,18 +26,18 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from attention import MultiHeadAttention, attention_maps
 from lab import (
     UserError,
     cli,
+    compare,
     data,
     figures,
     measure,
-    parallel,
     results,
     training,
     weights,
 )
+from multi_head import MultiHeadAttention, attention_maps
 from resnet import CifarResNet
 
 # %% [markdown]
@@ -79,7 +78,7 @@ class EncoderBlock(nn.Module):
 
 # %%
 class Encoder(nn.Module):
-    """Says where each token is, then lets them look at each other.
+    """Adds the positions, then lets tokens attend to each other.
 
     (B, T, D) -> (B, T, D)
     """
@@ -122,9 +121,9 @@ class VisionTransformer(nn.Module):
 
     def forward(self, images):
         x = self.conv_proj(images)                 # (B, D, S/P, S/P)
-        x = rearrange(x, "b d h w -> b (h w) d")   # patches as words
+        x = rearrange(x, "b d h w -> b (h w) d")   # patches as tokens
         token = self.class_token.expand(len(x), -1, -1)
-        x = self.encoder(torch.cat([token, x], dim=1))
+        x = self.encoder(torch.cat([token, x], dim=1))   # (B, 1 + T, D)
         return self.heads(x[:, 0])                 # the class token's
 
     def initialize(self):
@@ -230,7 +229,9 @@ def without_positions(model):
 class Settings(cli.ImageSettings):
     epochs: int = 6
     batch_size: int = 32                  # paper: 4096
-    lr: float = 0.005
+    lr: float | None = None
+    rates: tuple[float, ...] = (0.0025, 0.005, 0.01, 0.02)
+    tune: bool = False
     weight_decay: float = 0.05            # paper: 0.1 on JFT-300M, 0.3 on ImageNet
     augment: bool = False    # moved pictures are for the test, a puzzle's seams stay
     size: int = 16
@@ -328,13 +329,15 @@ def untrained(args, seed):
 
 
 # %%
-def accuracies(kind, samples, args, shuffled=False):
-    """Test accuracy (%) after training, for each seed; recorded as well."""
-    histories = [trained(kind, samples, shuffled, args, seed).history
-                 for seed in args.seeds]
-    results.record_runs(f"{kind}{samples}{'_shuffled' * shuffled}", histories,
-                        "accuracy")
-    return [100 * history["accuracy"][-1] for history in histories]
+def sides(args):
+    """The networks compared: {name: its training}."""
+    most = sizes(args)[-1]
+    return {
+        **{f"{kind}{samples}": (trained, kind, samples, False)
+           for kind in ("vit", "cnn") for samples in sizes(args)},
+        **{f"{kind}{most}_shuffled": (trained, kind, most, True)
+           for kind in ("vit", "cnn")},
+        f"bag{most}": (trained, "bag", most, False)}
 
 
 # %% [markdown]
@@ -373,32 +376,17 @@ def as_words(picture, patch_size):
 
 
 # %%
-def tiles(axis, similarity):
-    """Draw maps (n, n, n, n) side by side: blue is alike, vermilion opposite."""
-    from matplotlib.colors import LinearSegmentedColormap
-    colors = [figures.color(role) for role in ("control", "paper", "idea")]
-    maps = similarity.cpu().repeat_interleave(4, 2).repeat_interleave(4, 3)
-    maps = F.pad(maps, (1, 1, 1, 1), value=float("nan"))
-    axis.imshow(rearrange(maps, "r c h w -> (r h) (c w)").numpy(), vmin=-1, vmax=1,
-                cmap=LinearSegmentedColormap.from_list("alike", colors))
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(False)
-
-
-# %%
 def facts():
-    """What the slides state of Vision Transformers, computed."""
+    """Numbers on the slides that follow from the networks alone."""
     values = {}
     for build in [vit_b_16, vit_b_32, vit_l_16, vit_l_32, vit_h_14]:
-        with torch.device("meta"):
-            model = build()
         name = build.__name__
-        values[f"{name}_parameters"] = measure.parameters(model)
-        values[f"{name}_multiply_adds"] = measure.multiply_adds(model, (1, 3, 224, 224))
-        values[f"{name}_patches"] = model.encoder.pos_embedding.shape[1] - 1
+        values |= measure.costs(name, build, (1, 3, 224, 224))
+        with torch.device("meta"):
+            values[f"{name}_patches"] = build().encoder.pos_embedding.shape[1] - 1
     for name in ["vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32"]:
         values[f"{name}_accuracy"] = weights.published_accuracy(name)
-    for name in ["vit_b_16", "vit_l_16", "vit_h_14"]:   # pre-trained on more pictures
+    for name in ["vit_b_16", "vit_l_16", "vit_h_14"]:   # pre-trained on more images
         values[f"{name}_swag_accuracy"] = weights.published_accuracy(
             name, "IMAGENET1K_SWAG_LINEAR_V1")
     with torch.device("meta"):
@@ -427,14 +415,11 @@ if __name__ == "__main__":
 
 # %% Trainings
 if __name__ == "__main__":
-    most = sizes(args)[-1]
-    parallel.precompute([
-        *product([trained], ["vit", "cnn"], sizes(args), [False], [args], args.seeds),
-        *product([trained], ["vit", "cnn"], [most], [True], [args], args.seeds),
-        *product([trained], ["bag"], [most], [False], [args], args.seeds)])
+    compare.train(sides(args), args)
 
 # %% Inductive bias as a curve
 if __name__ == "__main__":
+    networks = compare.train(sides(args), args)
     figure, (axis,) = figures.panels(
         xlabel="training samples", ylabel="test accuracy (%)")
     axis.set_xscale("log")
@@ -442,11 +427,12 @@ if __name__ == "__main__":
     axis.minorticks_off()
     image = data.load(args, size=args.size)[0][0][0]
     for kind, role, label in [("cnn", "control", "CNN"), ("vit", "idea", "ViT")]:
-        model = network(kind, args, len(image))
-        results.record(f"{kind}_parameters", measure.parameters(model))
-        results.record(f"{kind}_multiply_adds",
-                       measure.multiply_adds(model, (1, *image.shape)))
-        runs = [accuracies(kind, samples, args) for samples in sizes(args)]
+        costs = measure.costs(kind, partial(network, kind, args, len(image)),
+                              (1, *image.shape))
+        for key, cost in costs.items():
+            results.record(key, cost)
+        runs = [training.at_end(networks[f"{kind}{samples}"], "accuracy")
+                for samples in sizes(args)]
         figures.band(axis, sizes(args), list(zip(*runs)), role, label, marker="o",
                      clip_on=False)
     figures.label_lines(axis)
@@ -454,22 +440,22 @@ if __name__ == "__main__":
 
 # %% Moved pictures
 if __name__ == "__main__":
-    _, test = data.load(args, size=args.size)
+    networks, (_, test) = compare.train(sides(args), args), data.load(
+        args, size=args.size)
     pixels = range(args.patch_size + 1)
     figure, (axis,) = figures.panels(
         xlabel=f"shift to the right (pixels of {args.size})",
         ylabel="test accuracy (%)")
     axis.set_xticks(pixels)
     for kind, role, label in [("cnn", "control", "CNN"), ("vit", "idea", "ViT")]:
-        models = [trained(kind, sizes(args)[-1], False, args, seed).model
-                  for seed in args.seeds]
-        runs = [[100 * training.evaluate(model, shifted(test, k), args)["accuracy"]
-                 for k in pixels] for model in models]
+        runs = [[training.evaluate(model, shifted(test, k), args)["accuracy"]
+                 for k in pixels]
+                for model, _ in networks[f"{kind}{sizes(args)[-1]}"]]
         figures.band(axis, pixels, runs, role, label)
         for k, values in zip(pixels, zip(*runs)):
-            results.record(f"{kind}_shift{k}_accuracy", sum(values) / 100 / args.runs)
+            results.record_range(f"{kind}_shift{k}_accuracy", values)
     figures.label_lines(axis)
-    figures.annotate(axis, pixels[2], sum(values[2] for values in runs) / args.runs,
+    figures.annotate(axis, pixels[2], sum(run[2] for run in runs) / len(runs),
                      "neither has seen\na moved picture")
     figures.save(figure, "vit-shift")
 
@@ -484,23 +470,26 @@ if __name__ == "__main__":
 
 # %% Trained on puzzles
 if __name__ == "__main__":
+    networks, most = compare.train(sides(args), args), sizes(args)[-1]
     figure, (axis,) = figures.panels(ylabel="test accuracy (%)")
     axis.set_xticks([0, 1], ["pictures", "puzzles"])
     for kind, role, label in [("cnn", "control", "CNN"), ("vit", "idea", "ViT"),
                               ("bag", "muted", "ViT without positions")]:
-        pictures = accuracies(kind, sizes(args)[-1], args)
-        puzzles = pictures  # the same bags
-        if kind != "bag":
-            puzzles = accuracies(kind, sizes(args)[-1], args, shuffled=True)
-        figures.band(axis, [0, 1], list(zip(pictures, puzzles)), role, label,
-                     marker="o", clip_on=False)
+        pictures = networks[f"{kind}{most}"]
+        # a bag of patches is the same, shuffled or not
+        puzzles = networks.get(f"{kind}{most}_shuffled", pictures)
+        runs = zip(*(training.at_end(trained, "accuracy")
+                     for trained in (pictures, puzzles)))
+        figures.band(axis, [0, 1], list(runs), role, label, marker="o", clip_on=False)
     figures.label_lines(axis)
     figures.save(figure, "vit-shuffled")
 
 # %% Where it looks
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
-    model = trained("vit", sizes(args)[-1], False, args, args.seed).model
+    most = sizes(args)[-1]
+    model = trained("vit", most, False, compare.chosen(f"vit{most}", args),
+                    args.seed).model
     rows, shown = {"picture": [test.picture(i) for i in range(8)]}, test.first(8)
     for title, looking in [("trained", model),
                            ("untrained", untrained(args, args.seed))]:
@@ -512,16 +501,17 @@ if __name__ == "__main__":
 
 # %% Position embeddings
 if __name__ == "__main__":
-    networks = {
-        "untrained": [untrained(args, seed) for seed in args.seeds],
-        "trained": [trained("vit", sizes(args)[-1], False, args, seed).model
-                    for seed in args.seeds]}
-    figure, axes = figures.panels(2, titles=list(networks), roles=["control", "idea"])
-    for axis, (title, models) in zip(axes, networks.items()):
-        found = [nearness(position_similarity(model)) for model in models]
-        results.record(f"{title}_nearness", sum(found) / len(found))
-        tiles(axis, position_similarity(models[0]))
-    figures.save(figure, "vit-positions")
+    networks = compare.train(sides(args), args)[f"vit{sizes(args)[-1]}"]
+    maps = []
+    for title, role, models in [
+            ("untrained", "control", [untrained(args, seed) for seed in args.seeds]),
+            ("trained", "idea", [model for model, _ in networks])]:
+        similarity = [position_similarity(model) for model in models]
+        results.record_range(f"{title}_nearness", list(map(nearness, similarity)))
+        tiles = F.pad(similarity[0].cpu(), (0, 1, 0, 1), value=float("nan"))
+        maps.append(figures.Heatmap(
+            title, rearrange(tiles, "r c h w -> (r h) (c w)"), role=role))
+    figures.save(figures.heatmaps([maps]), "vit-positions")
 
 # %% What this run measured
 if __name__ == "__main__":

@@ -85,7 +85,8 @@ def _tune(sides, args, field, rates):
         print(f"{name}: {field} {best:g}, of "
               + ", ".join(f"{rate:g}" for rate in sorted(losses)), flush=True)
         runs.current().choices[f"{name}.{field}"] = {
-            "hash": runs.current().training_hash, "value": best, "rule": "lowest training loss", "tuning_seeds": list(SEEDS),
+            "hash": runs.current().training_hash, "value": best,
+            "rule": "lowest training loss", "tuning_seeds": list(SEEDS),
             "tried": {f"{rate:g}": loss for rate, loss in sorted(losses.items())}}
 
 

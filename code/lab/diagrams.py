@@ -408,3 +408,32 @@ def _brace(axis, start, end, y, text):
               linewidth=1.5, solid_joinstyle="round")
     axis.text((start + end) / 2, y + 22, text, ha="center", size=NAME,
               color=color("muted"))
+
+
+def block(axis, mask, x, y, side, names):
+    """Draw a tensor (B, C, S) as cubes, blue where True: C right, S down, B back.
+
+    names: letters for the first two axes; the third is "H W".
+    """
+    import numpy as np
+    from matplotlib.patches import Polygon
+
+    mask = np.asarray(mask)
+    B, C, S = mask.shape
+    for (b, c, s), inside in np.ndenumerate(mask):
+        for visible, shade, *corners in (
+            (b == 0, 1, (0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1)),
+            (s == 0, 0.8, (0, 0, 0), (0, 1, 0), (1, 1, 0), (1, 0, 0)),
+            (c == C - 1, 0.6, (0, 1, 0), (1, 1, 0), (1, 1, 1), (0, 1, 1)),
+        ):
+            if visible:
+                axis.add_patch(Polygon(
+                    [(x + side * (c + j + 0.5 * (b + i)),
+                      y + side * (s + k - 0.35 * (b + i))) for i, j, k in corners],
+                    linewidth=1.5, edgecolor=color("paper" if inside else "muted"),
+                    facecolor=color("idea", shade) if inside else color("panel")))
+    for name, right, down in ((names[0], C / 2 + B / 2, -0.35 * B - 0.4),
+                              (names[1], C / 2, S + 0.6), ("H W", -0.6, S / 2)):
+        axis.text(x + side * right, y + side * down, name, ha="center",
+                  va="center_baseline", rotation=90 * (name == "H W"), size=18,
+                  color=color("muted"))

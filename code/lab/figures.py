@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 from lab import results, runs, terminal
 from lab.charts import bars, box, confusion, grouped_bars, points
-from lab.diagrams import architecture
+from lab.diagrams import architecture, block
 from lab.flows import flow
 from lab.heatmaps import Heatmap, cells, frame, heatmaps, signed, table
 from lab.look import (
@@ -34,11 +34,11 @@ from lab.look import (
 )
 
 __all__ = [
-    "BESIDE", "FULL", "HEAVY", "PALETTE", "SMALL", "TEXT", "THIN", "TITLE", "Heatmap",
-    "annotate", "architecture", "band", "bars", "cells", "color", "confusion", "crop",
-    "curves", "dots", "feature_maps", "filters", "flow", "frame", "grouped_bars",
-    "heated", "heatmaps", "images", "label_lines", "panels", "points", "prediction",
-    "save", "sheet", "signed", "table", "width",
+    "BESIDE", "FULL", "HEAVY", "PALETTE", "SMALL", "TEXT", "THIN", "TITLE",
+    "Heatmap", "annotate", "architecture", "band", "bars", "block", "cells",
+    "color", "confusion", "crop", "curves", "dots", "feature_maps", "filters",
+    "flow", "frame", "grouped_bars", "heated", "heatmaps", "images", "label_lines",
+    "panels", "points", "prediction", "save", "sheet", "signed", "table", "width",
 ]
 
 

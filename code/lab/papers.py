@@ -15,6 +15,6 @@ def value(paper, key):
     try:
         return json.loads(path.read_text("utf-8"))["results"][key]["value"]
     except FileNotFoundError:
-        raise UserError(f"there is no papers/{paper}.json: write one")
+        raise UserError(f"there is no papers/{paper}.json: write one") from None
     except KeyError:
-        raise UserError(f"papers/{paper}.json has no result {key!r}: add it")
+        raise UserError(f"papers/{paper}.json has no result {key!r}: add it") from None

@@ -258,6 +258,29 @@ def translate(model, tokenizer, sentences, search, batch=100):
     return [written[i].strip() for i in range(len(sentences))]
 
 
+def known_tokens(tokenizer, sentence):
+    """The tokens of a sentence and EOS; UserError if it has a word that is unknown."""
+    tokens = tokenizer.encode(sentence).ids + [EOS]
+    if UNKNOWN in tokens:
+        known = tokenizer.get_vocab()
+        word = next(word for word in sentence.split() if word not in known)
+        raise UserError(f"the model knows no word {word!r}")
+    return tokens
+
+
+def quality(model, tokenizer, pairs, metric, search):
+    """{"exact_match": 0..1}, or what bleu() returns, of a model's translations.
+
+    The model sees no token of the correct translation. search: as for translate().
+    """
+    sources, targets = map(list, zip(*pairs))
+    written = translate(model, tokenizer, sources, search)
+    if metric == "bleu":
+        return bleu(written, targets)
+    matches = sum(a == b for a, b in zip(written, targets))
+    return {"exact_match": matches / len(pairs)}
+
+
 def bleu(written, targets):
     """{"bleu": 0..100, "signature": how sacrebleu computed it} of translations."""
     from sacrebleu.metrics import BLEU

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from lab import UserError, data, parallel, results, runs
 from lab.cli import STATIC
-from lab.parallel import memoize  # noqa: F401  (for modules: @training.memoize)
+from lab.parallel import memoize, precompute  # noqa: F401  (for modules)
 
 # On a slide: watcher(name, epoch, epochs, means) draws a training after each step;
 # epoch is what is done of `epochs`, means() the means of this epoch so far.
@@ -136,8 +136,7 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
     """
     from ignite.engine import Engine, Events
 
-    if name and getattr(args, "rates", ()):   # the same network at several rates
-        name = f"{name}-lr{args.lr:g}"
+    name = _with_rate(name, args)
     saved = dict(save or {}, **({"scheduler": scheduler} if scheduler else {}))
     modules = {key: part for key, part in saved.items() if isinstance(part, nn.Module)}
     epochs = 1 if args.quick else epochs or args.epochs
@@ -149,9 +148,10 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
 
     def train_step(engine, batch):
         means.add(step(_to(batch, args.device)))
-        if watcher:
-            watcher(name or "training", engine.state.iteration / len(loader), epochs,
-                    means.so_far)
+        _watch(name, engine.state.iteration / len(loader), epochs, means)
+
+    def measure():
+        return means.over_epoch() | (validate() if validate else {})
 
     trainer = Engine(train_step)
     _show_progress(trainer, name)
@@ -166,8 +166,7 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
     @trainer.on(Events.EPOCH_COMPLETED)
     def finish():
         nonlocal top
-        values = means.over_epoch()
-        values |= validate() if validate else {}
+        values = measure()
         for key, value in values.items():
             history.setdefault(key, []).append(value)
         if scheduler:
@@ -189,6 +188,18 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
         _load(modules, top["states"])
     _seed(seed_after)
     return history
+
+
+def _watch(name, epoch, epochs, means):
+    """Tell the watcher, if there is one, how far a training is."""
+    if watcher:
+        watcher(name or "training", epoch, epochs, means.so_far)
+
+
+def _with_rate(name, args):
+    """The name of a training, which compare.py may repeat at several rates."""
+    is_compared = name and getattr(args, "rates", ())
+    return f"{name}-lr{args.lr:g}" if is_compared else name
 
 
 class Means:
@@ -226,8 +237,8 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
     """network(in_channels) Trained on args.data.
 
     The history has loss and training_error of each epoch and, if validate, accuracy
-    and test_error on the test set after it. loss(output, labels): output is what the model returns in
-    training; where that is a tuple its first entry are the logits. optimizer:
+    and test_error on the test set after it. loss(output, labels): output is what the
+    model returns in training; of a tuple the first entry are the logits. optimizer:
     makes one from the parameters; without, it is SGD with args.lr, momentum 0.9 and
     args.weight_decay. The learning rate follows one_cycle().
     args.size: side of the pictures; args.augment: shift and mirror them at random.
