@@ -2,9 +2,8 @@
 # # Inception v3
 #
 # - **Paper**: Christian Szegedy, Vincent Vanhoucke, Sergey Ioffe, Jonathon Shlens,
-#   Zbigniew Wojna.
-#   *Rethinking the Inception Architecture for Computer Vision*. CVPR 2016.
-#   [arXiv:1512.00567](https://arxiv.org/abs/1512.00567)
+#   Zbigniew Wojna. *Rethinking the Inception Architecture for Computer Vision*.
+#   CVPR 2016. [arXiv:1512.00567](https://arxiv.org/abs/1512.00567)
 # - **Idea**: replace a large convolution by a chain of small ones that sees the same
 #   window for fewer multiply-adds, and never ask the network to be entirely sure.
 # - **Demo**: small networks that differ only in how their 5x5 is factorised: cost
@@ -517,8 +516,7 @@ def facts():
 
 # %%
 def confidence(model, test, args):
-    """Of each test picture the largest probability (N) and whether that class is
-    right (N); and the mean negative log-likelihood."""
+    """Of each test image the largest probability and its correctness, (N); the NLL."""
     logits, labels = training.predict(model, test, args)
     p, predicted = logits.softmax(dim=1).max(dim=1)
     return p, predicted == labels, F.cross_entropy(logits, labels)

@@ -356,13 +356,10 @@ class Settings(cli.Settings):
                              f"--num-heads {self.num_heads}")
 
 
-SETTINGS = {
-    "numbers": Settings(),
-    "multi30k": Settings(
-        epochs=12, batch_size=2048, lr=0.002, warmup=800, d_model=128, d_ff=512,
-        num_layers=4, dropout=0.1, tokens=4000, longest=100, metric="bleu", beam=5,
-        compared=("Transformer",), text=("A girl has bought a red bicycle.",), runs=1,
-        threads=0)}
+SETTINGS = {"numbers": Settings(), "multi30k": Settings(
+    epochs=12, batch_size=2048, lr=0.002, warmup=800, d_model=128, d_ff=512, runs=1,
+    num_layers=4, dropout=0.1, tokens=4000, longest=100, metric="bleu", beam=5,
+    compared=("Transformer",), text=("A girl has bought a red bicycle.",), threads=0)}
 
 
 # %%
