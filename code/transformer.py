@@ -778,6 +778,12 @@ if __name__ == "__main__":
                      "up for 4,000 steps,\nthen down with 1/√step")
     figures.save(figure, "transformer-schedule")
 
+# %% Encoder layer
+if __name__ == "__main__":
+    figures.save(figures.flow(
+        EncoderLayer(512, 8, 2048), (1, 32, 512), whole=(MultiHeadAttention,),
+        down=False, size=(756, 240)), "transformer-encoder-layer")
+
 # %% Trainings
 if __name__ == "__main__":
     parallel.precompute(product([trained], args.compared, [args], args.seeds))

@@ -7,6 +7,7 @@ from itertools import zip_longest
 
 from lab import results, runs, terminal
 from lab.diagrams import architecture
+from lab.flow import flow
 from lab.look import (BESIDE, FULL, HEAVY, PALETTE, SMALL, TEXT, THIN, TITLE, array,
                       as_picture, canvas, color, crop, darken, quietly, settle, sheet,
                       spread, stretch, width)
@@ -14,8 +15,8 @@ from lab.look import (BESIDE, FULL, HEAVY, PALETTE, SMALL, TEXT, THIN, TITLE, ar
 __all__ = [
     "BESIDE", "FULL", "HEAVY", "PALETTE", "SMALL", "TEXT", "THIN", "TITLE", "annotate",
     "architecture", "band", "bars", "color", "confusion", "crop", "curves",
-    "feature_maps", "filters", "heated", "images", "label_lines", "panels", "points",
-    "prediction", "save", "sheet", "width",
+    "feature_maps", "filters", "flow", "heated", "images", "label_lines", "panels",
+    "points", "prediction", "save", "sheet", "width",
 ]
 
 
