@@ -460,6 +460,13 @@ def facts():
 if __name__ == "__main__":
     args = cli.begin(SETTINGS)
 
+# %% A score, a softmax, a mean
+if __name__ == "__main__":
+    words = (1, 6, 32)
+    figures.save(figures.flow(
+        Attention(Additive(32)), words, words, words, whole=(Additive,),
+        down=False, size=(760, 190)), "attention-soft")
+
 # %% Trainings
 if __name__ == "__main__":
     compare.train(sides(args), args)

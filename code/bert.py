@@ -555,6 +555,14 @@ if __name__ == "__main__":
         {(row, i): (role, 0.15) for i, there in enumerate(chosen) if there
          for row, role in [(3, "control"), (4, "idea")]}), "bert-input")
 
+# %% Two heads
+if __name__ == "__main__":
+    with torch.device("meta"):   # the figure needs shapes only
+        model, tokens = BertForPreTraining(BASE), torch.ones(1, 128, dtype=int)
+    figures.save(figures.flow(
+        model, tokens, whole=(BertModel,), down=False, size=(800, 190)),
+        "bert-heads-of-pretraining")
+
 # %% Trainings
 if __name__ == "__main__":
     compare.train({"pretraining": (pretrained,)}, args)

@@ -380,6 +380,10 @@ if __name__ == "__main__":
         model = convnext_tiny()
     figures.save(figures.architecture(model, (1, 3, 224, 224)), "convnext-architecture")
 
+# %% Block
+if __name__ == "__main__":
+    figures.save(figures.flow(CNBlock(96), (1, 96, 56, 56)), "convnext-block")
+
 # %% Trainings
 if __name__ == "__main__":
     compare.train(sides(args), args)

@@ -524,6 +524,12 @@ if __name__ == "__main__":
     figures.annotate(axes[1], 6, work / 1e6, "3,344 channels come out,\nnot 832")
     figures.save(figure, "googlenet-cost")
 
+# %% Block
+if __name__ == "__main__":
+    figure = figures.flow(Inception(192, TABLE1["3a"]), (1, 192, 28, 28),
+                          size=(420, 420))
+    figures.save(figure, "googlenet-block")
+
 # %% Trainings
 if __name__ == "__main__":
     compare.train(sides(args), args)

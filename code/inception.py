@@ -543,6 +543,11 @@ if __name__ == "__main__":
         layers=["maxpool1", "maxpool2", *blocks, "avgpool", "fc"])
     figures.save(figure, "inception-architecture")
 
+# %% Reduction
+if __name__ == "__main__":
+    figures.save(figures.flow(ParallelReduction(64), (1, 64, 32, 32),
+                              size=(390, 300)), "inception-reduction")
+
 # %% Trainings
 if __name__ == "__main__":
     compare.train(sides(args), args)

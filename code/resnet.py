@@ -377,6 +377,15 @@ if __name__ == "__main__":
         model = resnet18()
     figures.save(figures.architecture(model, (1, 3, 224, 224)), "resnet-architecture")
 
+# %% Blocks
+if __name__ == "__main__":
+    figures.save(figures.flow(PlainBlock(64, 64), (1, 64, 56, 56)),
+                 "resnet-plain-block")
+    figures.save(figures.flow(BasicBlock(64, 64), (1, 64, 56, 56)),
+                 "resnet-basic-block")
+    figures.save(figures.flow(Bottleneck(256, 64), (1, 256, 56, 56)),
+                 "resnet-bottleneck")
+
 # %% Trainings
 if __name__ == "__main__":
     compare.train(sides(args), args)

@@ -495,7 +495,7 @@ if __name__ == "__main__":
     feed = "feed-forward", f"{D} → {decoder[0].linear1.out_features} → {D}"
     embedding = "embedding", "+ positions", "purple"
     logits = "next token", f"{model.embedding.num_embeddings:,} logits", "purple"
-    figures.save(figures.flow([
+    figures.save(figures.stacks([
         [("source", "S tokens", "muted"), embedding, (len(decoder), [
             ("self-attention", f"{heads} heads of {D // heads}"), feed])],
         [("target so far", "T tokens", "muted"), embedding, (len(decoder), [
@@ -534,6 +534,12 @@ if __name__ == "__main__":
     figures.annotate(axis, 4000, (512 * 4000) ** -0.5,
                      "up for 4,000 steps,\nthen down with 1/√step")
     figures.save(figure, "transformer-schedule")
+
+# %% Encoder layer
+if __name__ == "__main__":
+    figures.save(figures.flow(
+        EncoderLayer(512, 8, 2048), (1, 32, 512), whole=(MultiHeadAttention,),
+        down=False, size=(756, 240)), "transformer-encoder-layer")
 
 # %% Trainings
 if __name__ == "__main__":

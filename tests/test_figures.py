@@ -18,10 +18,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lab import diagrams, figures, look
+from lab import diagrams, figures, flow, look
 
 ROOT = Path(__file__).resolve().parents[1]
 PROVENANCE = {"module": "toy", "command": "python code/toy.py <a> & 'b'", "seed": 0}
+
+
+class Branches(nn.Module):
+    """A residual block beside a pooling."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8),
+                                  nn.ReLU(), nn.Dropout(), nn.Conv2d(8, 8, 1))
+        self.pool = nn.MaxPool2d(3, stride=1, padding=1)
+
+    def forward(self, x, mask=None):
+        return torch.cat([self.body(x) + x, self.pool(x)], dim=1)
 
 
 class Small(nn.Module):
@@ -139,6 +152,9 @@ FIGURES = {
         deep_network(4), (1, 64, 64, 64)),
     "residual architecture": lambda: figures.architecture(
         residual_network(), (1, 8, 32, 32)),
+    "flow": lambda: figures.flow(Branches(), (1, 8, 16, 16)),
+    "flow to the right": lambda: figures.flow(
+        Branches(), (1, 8, 16, 16), down=False, size=(756, 240)),
 }
 
 
@@ -508,8 +524,31 @@ def test_chosen_layers_and_unknown_ones():
         figures.feature_maps(Small(), digit(), ["conv9"])
 
 
+def test_a_flow_has_what_forward_calls():
+    """A norm and a ReLU stand in the box of what they follow; a sum is a sign."""
+    boxes = flow._boxes(Branches(), [(1, 8, 16, 16)], ())
+    assert [(box.lines, box.shape) for box in boxes] == [
+        (["x"], (8, 16, 16)), (["3×3 conv", "norm", "ReLU"], (8, 16, 16)),
+        (["1×1 conv"], (8, 16, 16)), (["+"], ()), (["3×3 max pool"], (8, 16, 16)),
+        (["join"], (16, 16, 16))]
+    x, first, second, plus, pool, join = boxes
+    assert [box.sources for box in boxes] == [
+        [], [x], [first], [second, x], [x], [plus, pool]]
+    boxes = flow._boxes(Branches(), [(1, 8, 16, 16)], (nn.Sequential,))
+    assert [box.lines for box in boxes][:2] == [["x"], ["body"]]
+
+
+def test_a_flow_without_room_says_what_to_do():
+    with pytest.raises(ValueError, match="5 layers are too many for 90 pixels"):
+        figures.flow(Branches(), (1, 8, 16, 16), size=(332, 90))
+    with pytest.raises(ValueError, match="side by side need .* 96: .*down=False"):
+        figures.flow(Branches(), (1, 8, 16, 16), size=(100, 500))
+
+
 def test_a_model_is_left_as_it_was():
     model = Small().train()
+    figures.flow(model, (1, 1, 28, 28), size=(332, 800))
+    assert next(model.parameters()).device.type == "cpu"
     figures.architecture(model, (1, 1, 28, 28))
     figures.feature_maps(model, digit(), ["conv1"])
     assert model.training

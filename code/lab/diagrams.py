@@ -226,6 +226,15 @@ def _details(module, kind):
     return lines + [f"stride {stride}"] * (kind == "conv" and stride != "1")
 
 
+def describe(module, name):
+    """What a layer is, in lines for a box: "3×3 conv", or else its name."""
+    type_name = type(module).__name__
+    if hasattr(module, "kernel_size"):
+        return _details(module, "conv" if "Conv" in type_name else "pool")
+    is_unnamed = type_name == "Linear" and "linear" not in name.lower()
+    return [name, "linear"] if is_unnamed else [name]
+
+
 def _join(stages):
     """Neighbours with one key become one stage."""
     joined = []

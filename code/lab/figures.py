@@ -8,7 +8,7 @@ from itertools import zip_longest
 from lab import results, runs, terminal
 from lab.charts import bars, box, confusion, grouped_bars, points
 from lab.diagrams import architecture, block
-from lab.flows import flow
+from lab.flow import flow
 from lab.heatmaps import Heatmap, cells, frame, heatmaps, signed, table
 from lab.look import (
     BESIDE,
@@ -32,13 +32,14 @@ from lab.look import (
     stretch,
     width,
 )
+from lab.stacks import stacks
 
 __all__ = [
     "BESIDE", "FULL", "HEAVY", "PALETTE", "SMALL", "TEXT", "THIN", "TITLE",
     "Heatmap", "annotate", "architecture", "band", "bars", "block", "cells",
     "color", "confusion", "crop", "curves", "dots", "feature_maps", "filters",
     "flow", "frame", "grouped_bars", "heated", "heatmaps", "images", "label_lines",
-    "panels", "points", "prediction", "save", "sheet", "signed", "table", "width",
+    "panels", "points", "prediction", "save", "sheet", "signed", "stacks", "table", "width",
 ]
 
 

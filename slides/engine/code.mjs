@@ -14,9 +14,19 @@ const maximum = {
   flow: { rows: 20, columns: 76, where: "a slide" },
   wide: { rows: 20, columns: 76, where: "a slide" },
   beside: { rows: 20, columns: 60, where: "a slide with prose" },
-  above: { rows: 11, columns: 76, where: "a slide with a figure" },
+  above: { rows: 11, columns: 76, where: "the place above a figure" },
+  "beside above": { rows: 11, columns: 60, where: "the place above a figure" },
+  "beside drawn": { rows: 20, columns: 66, where: "the place beside a figure" },
   "wide pair": { rows: 20, columns: 44, where: "half a slide" },
 };
+
+/**
+ * @param {number} rows of code
+ * @param {Layout} layout
+ * @returns {Layout} code that is too high to stand above its drawing stands beside it
+ */
+export const layoutOf = (rows, layout) =>
+  (layout.endsWith("above") && rows > maximum[layout].rows ? "beside drawn" : layout);
 
 /**
  * @param {string[]} lines
@@ -24,7 +34,7 @@ const maximum = {
  * @returns {string | null} why they don't fit
  */
 export function misfit(lines, layout) {
-  const { rows, columns, where } = maximum[layout];
+  const { rows, columns, where } = maximum[layoutOf(lines.length, layout)];
   const widest = widestLine(lines);
   if (lines.length <= rows && widest <= columns) return null;
   return `${lines.length} lines of up to ${widest} columns; ${where} takes ${rows} of ${columns}`;
@@ -32,7 +42,9 @@ export function misfit(lines, layout) {
 
 /** Pixels for lines where code morphs, below a title of one line; of a block's width; of its edges and line numbers. */
 const linesHeight = 456;
-const blockWidth = { flow: 1168, wide: 1168, above: 1168, beside: 756, "wide pair": 566 };
+const blockWidth = {
+  flow: 1168, wide: 1168, above: 1168, "beside drawn": 800, beside: 756, "beside above": 756, "wide pair": 566,
+};
 const edges = 54;
 const smallest = 18;
 
@@ -75,7 +87,7 @@ export const besideLine = (shape) => shape && " ".repeat(3 + Math.ceil(0.85 * sh
  */
 export function morphingSize(slides) {
   const sizes = slides.map(({ rows, columns, layout }) =>
-    Math.min(sizeOf(columns, layout), linesHeight / rows / 1.32));
+    layout === "beside drawn" ? smallest : Math.min(sizeOf(columns, layout), linesHeight / rows / 1.32));
   return Math.max(smallest, Math.min(22, ...sizes));
 }
 

@@ -24,7 +24,8 @@ import { lostCells, mistakeOf, mistakesIn, misspeltComment, noFootnotes } from "
  * @property {import("./resolve.mjs").Reference} [reference] once it is resolved
  * @typedef {{line: number, message: string}} Problem
  * @typedef {{kind: "prose" | "link" | "fence" | "mermaid", tokens: Token[], link?: Link, attributes: Attributes}} Block
- * @typedef {"flow" | "wide" | "wide pair" | "above" | "beside"} Layout above: code above what it draws
+ * @typedef {"flow" | "wide" | "wide pair" | "beside" | "above" | "beside above" | "beside drawn"} Layout
+ *   above: code above its drawing, without and with prose beside them; drawn: code beside its drawing, below prose
  * @typedef {object} Slide
  * @property {number} line
  * @property {string} id
@@ -357,8 +358,9 @@ class SlideReader {
     if (media.length > 2)
       this.problem(slide.line, `a slide has room for two pictures or pieces of code, not ${media.length}`);
     const isCode = media.map(({ kind, link }) => kind === "fence" || link?.kind === "code");
-    const several = isCode.includes(true) && isCode.includes(false) ? "above" : "wide pair";
-    slide.layout = !media.length ? "flow" : hasProse ? "beside" : media.length === 1 ? "wide" : several;
+    const isDrawn = isCode.includes(true) && isCode.includes(false);
+    slide.layout = !media.length ? "flow" : isDrawn ? hasProse ? "beside above" : "above"
+      : hasProse ? "beside" : media.length === 1 ? "wide" : "wide pair";
     for (const link of slide.links) link.layout = slide.layout;
   }
 }

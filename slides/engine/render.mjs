@@ -2,7 +2,7 @@
 import path from "node:path";
 import katex from "katex";
 import MarkdownIt from "markdown-it";
-import { besideLine, fittingShapes, misfit, moduleCode, morphingSize, plainCode, space } from "./code.mjs";
+import { besideLine, fittingShapes, layoutOf, misfit, moduleCode, morphingSize, plainCode, space } from "./code.mjs";
 import { encodeLink, markdown, readDeck } from "./deck.mjs";
 import { inAddress } from "./decks.mjs";
 import { attributesHtml, escape, withClass } from "./html.mjs";
@@ -191,24 +191,33 @@ class DeckRenderer {
 
   /** @param {Slide} slide */
   body(slide) {
-    const [media, prose] = [false, true].map((isProse) => slide.blocks
-      .filter(({ kind }) => (kind === "prose") === isProse)
-      .map((block) => this.block(block, slide))
-      .join(""));
-    if (slide.layout === "flow") return `<div class="body flow">${prose}</div>`;
-    const attributes = attributesHtml({ class: "media", style: this.space(slide) });
-    return `<div class="body ${slide.layout}"><div${attributes}>${media}</div>`
+    const layout = this.layout(slide);
+    const html = (/** @type {(block: Block) => boolean} */ wanted) =>
+      slide.blocks.filter(wanted).map((block) => this.block(block, slide)).join("");
+    const isProse = (/** @type {Block} */ { kind }) => kind === "prose";
+    if (layout === "flow") return `<div class="body flow">${html(isProse)}</div>`;
+    const isMedia = (/** @type {Block} */ block) => layout === "beside drawn" ? isCode(block) : !isProse(block);
+    const prose = html(isProse) + html((block) => !isProse(block) && !isMedia(block));
+    const attributes = attributesHtml({ class: `body ${layout}`, style: this.space(slide) });
+    return `<div${attributes}><div class="media">${html(isMedia)}</div>`
       + `${prose && `<div class="prose">${prose}</div>`}</div>`;
+  }
+
+  /** @param {Slide} slide */
+  layout(slide) {
+    const rows = slide.blocks.map(({ tokens, link, kind }) =>
+      (kind === "fence" ? fenceCode(tokens[0]) : link?.reference?.code ?? "").split("\n").length);
+    return layoutOf(Math.max(0, ...rows), slide.layout);
   }
 
   /** @param {Slide} slide */
   space(slide) {
     const codes = this.codesOf(slide);
     if (!codes.length) return undefined;
-    const { rows, columns } = space(codes, slide.layout);
+    const { rows, columns } = space(codes, this.layout(slide));
     const group = slide.attributes["data-auto-animate-id"];
     const morphing = this.slides.filter(({ attributes }) => group && attributes["data-auto-animate-id"] === group)
-      .map((other) => ({ layout: other.layout, ...space(this.codesOf(other), other.layout) }));
+      .map((other) => ({ layout: this.layout(other), ...space(this.codesOf(other), this.layout(other)) }));
     const size = morphing.length ? `;--morphing:${morphingSize(morphing).toFixed(2)}px` : "";
     return `--columns:${columns};--rows:${rows}${size}`;
   }
@@ -230,7 +239,8 @@ class DeckRenderer {
   shapes({ reference, layout }) {
     if (!reference?.code) return [];
     const shapes = recordedShapes(this.root, reference, this.module(reference).hash);
-    return fittingShapes(reference.code.split("\n"), shapes, layout);
+    const lines = reference.code.split("\n");
+    return fittingShapes(lines, shapes, layoutOf(lines.length, layout));
   }
 
   /**
@@ -463,6 +473,9 @@ function problemsOf(slide) {
 function asWritten({ kind, text, href, title }) {
   return `${kind === "figure" ? "!" : ""}[${text}](${href}${title && ` "${title}"`})`;
 }
+
+/** @param {Block} block */
+const isCode = ({ kind, link }) => kind === "fence" || link?.reference?.code !== undefined;
 
 /** @param {Slide} slide */
 function codeLinks(slide) {

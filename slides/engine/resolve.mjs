@@ -167,7 +167,7 @@ export class Resolver {
     return {
       ...(definition ? {} : { kind: /** @type {const} */ ("cell") }),
       file, module: module.name, symbol: fragment, firstLine, lastLine, code: lines.join("\n"),
-      block: link.block, beside: link.layout === "beside", ...readWords(link.title, firstLine, lines.length),
+      block: link.block, beside: link.layout.startsWith("beside"), ...readWords(link.title, firstLine, lines.length),
     };
   }
 

@@ -1,11 +1,11 @@
-"""Flow charts: boxes from left to right, repeated layers in a frame."""
+"""Stacks of layers: boxes from left to right, repeated layers in a frame."""
 
 from lab.look import color, sheet
 
 HIGH, GAP = 72, 26   # of a box; between two
 
 
-def flow(rows, memory=None, size=(1168, 420)):
+def stacks(rows, memory=None, size=(1168, 420)):
     """Draw rows of steps, one below the other, each from left to right.
 
     A step is (title, detail, role), or (count, [(title, detail), ...]): a layer
