@@ -25,6 +25,7 @@ from lab import (
     compare,
     figures,
     measure,
+    papers,
     results,
     text,
     training,
@@ -337,8 +338,7 @@ class Settings(cli.Settings):
 
     def __post_init__(self):
         if self.width % self.heads:
-            raise ValueError(f"--width {self.width} is no multiple of --heads "
-                             f"{self.heads}")
+            raise ValueError(f"--width {self.width} is not for {self.heads} heads")
         for gap in self.gaps:
             if "[MASK]" not in gap.split():
                 raise ValueError(f"--gaps {gap!r} has no word [MASK]")
@@ -378,6 +378,9 @@ def pretrained(args, seed):
     # paper: 1e-4 over 1,000,000 steps
     update, state = training.adamw(model, args.lr, args.epochs * len(batches))
 
+    def accuracy(logits, labels):
+        return (logits.argmax(1) == labels).float().mean()
+
     def step(batch):
         inputs, is_random = batch
         words = inputs["input_ids"]
@@ -386,17 +389,12 @@ def pretrained(args, seed):
             scores, follows = model(**inputs | {"input_ids": masked}, predict=chosen)
             loss = pretraining_loss(scores, words[chosen], follows, is_random)
         update(loss)
-        return {"loss": loss, "masked_tokens": accuracy_of(scores, words[chosen]),
-                "next_sentence": accuracy_of(follows, is_random)}
+        return {"loss": loss, "masked_tokens": accuracy(scores, words[chosen]),
+                "next_sentence": accuracy(follows, is_random)}
 
     history = training.fit(step, batches, args, save=state, seed=seed,
                            name=f"bert-{args.data}-{seed}")
     return training.Trained(model, history)
-
-
-def accuracy_of(logits, labels):
-    """The share of logits (N, K) that are highest at their label (N)."""
-    return (logits.argmax(1) == labels).float().mean()
 
 
 # %% [markdown]
@@ -493,20 +491,15 @@ def facts():
                 f"{name}_embedding_share": embeddings / count(model),
                 f"{name}_layer_parameters": count(layer),
                 f"{name}_attention_share": count(layer.attention) / count(layer),
-                f"{name}_classifier_parameters": 2 * config.hidden_size + 2,
                 f"{name}_multiply_adds_128": measure.multiply_adds(
                     model.bert, torch.zeros(1, 128, dtype=torch.long))}
     length, batch, steps = 512, 256, 1_000_000   # paper, appendix A.2
     return values | {
-        "words_in_a_step": length * batch,
-        "words_read": length * batch * steps,
-        "hidden_of_512": 0.15 * length,
-        "masked_of_hidden": 0.8, "shown_as_mask": 0.15 * 0.8,
-        "passes_over_the_text": length * batch * steps / 3.3e9}
+        "words_in_a_step": length * batch, "words_read": length * batch * steps,
+        "hidden_of_512": 0.15 * length, "shown_as_mask": 0.15 * 0.8,
+        "passes_over_the_text": length * batch * steps
+            / papers.value("devlin2019", "words")}
 
-
-# %% [markdown]
-# ## Figures
 
 # %%
 def heads(maps, words, position):

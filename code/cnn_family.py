@@ -56,7 +56,7 @@ def costs(model, shape):
 
 # %%
 def facts():
-    """What the slides state of the family: computed, or published by torchvision."""
+    """Numbers on the slides: computed, or published by torchvision."""
     values = {"resnet50_v2_accuracy":
               weights.published_accuracy("resnet50", "IMAGENET1K_V2")}
     with torch.device("meta"):
@@ -64,7 +64,7 @@ def facts():
                   for name, _, build, side in PUBLISHED}
         models["lenet"] = lenet.LeNet5(), (1, 1, 28, 28)
         for name, contestant in CONTESTANTS.items():
-            models[f"small_{name}"] = contestant.build(3), (1, 3, 32, 32)
+            models[f"small_{name}"] = contestant.build(3, scale=1), (1, 3, 32, 32)
     for name, (model, shape) in models.items():
         parameters, multiply_adds = costs(model, shape)
         values[f"{name}_parameters"] = parameters
@@ -80,7 +80,8 @@ def facts():
 # %%
 @dataclass(frozen=True)
 class Contestant:
-    """A small network for 32x32 pictures, build(in_channels), and how to train it."""
+    """A small network for 32x32 images, build(in_channels, scale of its width), and
+    how to train it."""
     label: str
     build: Callable
     optimizer: Callable
@@ -90,16 +91,28 @@ class Contestant:
 sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=5e-4)
 adamw = partial(torch.optim.AdamW, weight_decay=0.05)
 CONTESTANTS = {
-    "alexnet": Contestant("AlexNet", alexnet.SmallAlexNet, partial(sgd, lr=0.02)),
-    "vgg": Contestant("VGG", vgg.small_vgg, partial(sgd, lr=0.1)),
-    "googlenet": Contestant("GoogLeNet", googlenet.SmallGoogLeNet, partial(sgd, lr=0.1),
-                            loss=googlenet.googlenet_loss),
-    "inception": Contestant("Inception v3", inception.SmallInception,
-                            partial(sgd, lr=0.1)),
-    "resnet": Contestant("ResNet-20", lambda channels: resnet.CifarResNet(
-        20, in_channels=channels), partial(sgd, lr=0.1)),
-    "convnext": Contestant("ConvNeXt", convnext.small_convnext,
-                           partial(adamw, lr=4e-3)),
+    "alexnet": Contestant(
+        "AlexNet", lambda channels, scale: alexnet.SmallAlexNet(channels),
+        partial(sgd, lr=0.02)),
+    "vgg": Contestant(
+        "VGG", lambda channels, scale: vgg.small_vgg(channels, width=round(32 * scale)),
+        partial(sgd, lr=0.1)),
+    "googlenet": Contestant(
+        "GoogLeNet", lambda channels, scale: googlenet.SmallGoogLeNet(
+            channels, width=scale / 4),
+        partial(sgd, lr=0.1), loss=googlenet.googlenet_loss),
+    "inception": Contestant(
+        "Inception v3", lambda channels, scale: inception.SmallInception(
+            channels, width=round(24 * scale)),
+        partial(sgd, lr=0.1)),
+    "resnet": Contestant(
+        "ResNet-20", lambda channels, scale: resnet.CifarResNet(
+            20, width=round(16 * scale), in_channels=channels),
+        partial(sgd, lr=0.1)),
+    "convnext": Contestant(
+        "ConvNeXt", lambda channels, scale: convnext.small_convnext(
+            channels, width=round(24 * scale)),
+        partial(adamw, lr=4e-3)),
 }
 
 
@@ -107,14 +120,17 @@ CONTESTANTS = {
 @dataclass(frozen=True)
 class Settings(cli.Settings):
     budget: float = cli.flag(3.5, "seconds of training for each network", above=0)
-    batch_size: int = 128
+    scale: float = cli.flag(0.25, "of all widths", least=0.1, most=1)
+    batch_size: int = 32
     augment: bool = False
     size = 32  # the networks take no other
 
 
 SETTINGS = {"digits": Settings(),
-            "cifar10": Settings(budget=300.0, augment=True, threads=0),
-            "fashion_mnist": Settings(budget=300.0, augment=True, threads=0)}
+            "cifar10": Settings(budget=300.0, scale=1.0, batch_size=128, augment=True,
+                                threads=0),
+            "fashion_mnist": Settings(budget=300.0, scale=1.0, batch_size=128,
+                                      augment=True, threads=0)}
 
 
 # %%
@@ -122,8 +138,8 @@ SETTINGS = {"digits": Settings(),
 def trained(contestant, args, epochs):
     """A contestant Trained for so many epochs, without validation."""
     return training.train_classifier(
-        contestant.build, args, args.seed, None, contestant.loss,
-        contestant.optimizer, epochs, validate=False)
+        partial(contestant.build, scale=args.scale), args, args.seed, None,
+        contestant.loss, contestant.optimizer, epochs, validate=False)
 
 
 # %%
@@ -161,13 +177,12 @@ if __name__ == "__main__":
         titles=["parameters", "multiply-adds for a picture"])
     today, untried = "ResNet-50, recipe of 2021", "LeNet-5, never tried"
     for axis, price in zip(axes, ["parameters", "multiply_adds"]):
-        places = {label: (values[f"{name}_{price}"], 100 * values[f"{name}_accuracy"])
+        places = {label: (values[f"{name}_{price}"], values[f"{name}_accuracy"])
                   for name, label, *_ in PUBLISHED}
-        places[today] = (values[f"resnet50_{price}"],
-                         100 * values["resnet50_v2_accuracy"])
+        places[today] = values[f"resnet50_{price}"], values["resnet50_v2_accuracy"]
         first = values[f"lenet_{price}"]
-        places[untried] = (first, 50)
-        axis.set(xscale="log", ylim=(50, 88))
+        places[untried] = first, 0.5
+        axis.set(xscale="log", ylim=(0.5, 0.88))
         axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axis.set_xlim(first, 1.5 * max(x for x, _ in places.values()))
         figures.points(axis, places, {today: "control", untried: "muted"})

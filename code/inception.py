@@ -368,7 +368,7 @@ def initialize(module):
 
 # %%
 def inception_v3(num_classes=1000, aux_logits=True, transform_input=False):
-    """Inception v3; the published weights need transform_input=True."""
+    """The published weights need transform_input=True."""
     return Inception3(num_classes, aux_logits, transform_input)
 
 
@@ -397,7 +397,6 @@ class SmallInception(nn.Module):
         return self.fc(x.mean(dim=(2, 3)))
 
 
-# %%
 def even_module(channels, large):
     """An InceptionModule of four equal branches, as many channels out as in."""
     width = channels // 4
@@ -419,12 +418,9 @@ def label_smoothing_loss(logits, labels, epsilon=0.1):
 
 
 # %%
-# What the small networks differ in; the first is the paper's.
 VARIANTS = {
     "two_3x3": {}, "5x5": {"large": conv5x5}, "1x5_5x1": {"large": conv1x5_5x1},
     "pool_first": {"reduction": pool_first}, "conv_first": {"reduction": conv_first}}
-LABELS = {"two_3x3": "two 3×3", "5x5": "5×5", "1x5_5x1": "1×5, 5×1",
-          "pool_first": "pool first", "conv_first": "conv first"}
 
 
 # %%
@@ -452,7 +448,6 @@ SETTINGS = {
         epochs=10, lr=0.1, augment=True, width=12, depth=2, runs=1, threads=0,
         variants=("5x5", "two_3x3", "1x5_5x1", "pool_first", "conv_first")),
     "fashion_mnist": Settings(epochs=2, lr=0.1, augment=True, runs=1, threads=0)}
-
 
 # %%
 @training.memoize
@@ -561,8 +556,8 @@ if __name__ == "__main__":
             model, (1, model.stem.conv.in_channels, args.size, args.size))
         results.record(f"{name}_multiply_adds", cost)
         role = "idea" if name in ("two_3x3", "1x5_5x1") else "control"
-        rows[LABELS[name]] = role, training.at_end(networks[name], "accuracy"), [
-            f"{cost / 1e6:.2f} M"]
+        rows[name.replace("_", " ").replace("x", "×")] = (
+            role, training.at_end(networks[name], "accuracy"), [f"{cost / 1e6:.2f} M"])
     figures.save(figures.dots(
         rows, f"after {args.epochs} epochs, {args.runs} seeds: test accuracy (%)",
         ["multiply-adds"], span=0.2), "inception-factors")

@@ -178,11 +178,8 @@ class Transformer(nn.Module):
 
 # %%
 def sinusoids(length, d_model):
-    """The table (length, d_model) of section 3.5.
-
-    Row p has sin(p / 10000^(2i/D)) in column 2i and the
-    cosine in column 2i + 1.
-    """
+    """The table (length, d_model) of section 3.5: in row p sin(p /
+    10000^(2i/D)) in column 2i, the cosine in column 2i + 1."""
     position = torch.arange(length)[:, None]
     column = torch.arange(0, d_model, 2)
     angle = position / 10_000 ** (column / d_model)
@@ -310,10 +307,7 @@ def translation_loss(logits, target, smoothing=0.1):
 
 # %%
 def warm_up(step, warmup):
-    """Learning rate of step 1, 2, … over its peak, at step `warmup`: eq. 3.
-
-    The paper's peak is (d_model * warmup) ** -0.5.
-    """
+    """Learning rate at step 1, 2, … over its peak, at step `warmup`: eq. 3."""
     return min(step / warmup, (warmup / step) ** 0.5)
 
 

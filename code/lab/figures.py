@@ -39,7 +39,8 @@ __all__ = [
     "Heatmap", "annotate", "architecture", "band", "bars", "block", "cells",
     "color", "confusion", "crop", "curves", "dots", "feature_maps", "filters",
     "flow", "frame", "grouped_bars", "heated", "heatmaps", "images", "label_lines",
-    "panels", "points", "prediction", "save", "sheet", "signed", "stacks", "table", "width",
+    "panels", "points", "prediction", "save", "sheet", "signed", "stacks", "table",
+    "width",
 ]
 
 

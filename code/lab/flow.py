@@ -214,6 +214,15 @@ def _layers(boxes):
     return layers
 
 
+def _users(layers):
+    """{box: the boxes that it leads to}."""
+    users = {box: [] for layer in layers for box in layer}
+    for box in users:
+        for source in box.sources:
+            users[source].append(box)
+    return users
+
+
 def _place(layers, size, down):
     """Give each box its centre: layers along the flow, boxes of a layer beside it."""
     breadth, length = size if down else reversed(size)
@@ -225,11 +234,7 @@ def _place(layers, size, down):
         raise ValueError(f"{len(layers)} layers are too many for {length} pixels: "
                          "name classes that are one box with whole=(…)")
     arrow, at = min(arrow, ARROW[1]), 2
-    across = {}
-    users = {box: [] for layer in layers for box in layer}
-    for box in users:
-        for source in box.sources:
-            users[source].append(box)
+    across, users = {}, _users(layers)
     for layer in layers:
         _spread(layer, across, lambda box: box.sources, extent)
     for _ in range(4):
@@ -240,8 +245,8 @@ def _place(layers, size, down):
     low = min(across[box] - extent(box) / 2 for box in across)
     high = max(across[box] + extent(box) / 2 for box in across)
     if high - low > breadth - 4:
-        raise ValueError(f"the boxes side by side need {high - low:.0f} pixels and "
-                         f"have {breadth - 4}: draw it from left to right, with down=False")
+        raise ValueError(f"the boxes side by side need {high - low:.0f} pixels, of "
+                         f"{breadth - 4}: draw it from left to right, with down=False")
     for layer, thick in zip(layers, depths):
         for box in layer:
             centre = across[box] - low + ((breadth - high + low) / 2 if down else 2)
