@@ -2,18 +2,18 @@
 
 import itertools
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 import transformer
-from attention import attention_maps
+from beam_search import beam_search, greedy
 from declared import Case
 from identical import assert_identical
 from lab import UserError, measure, text
-from transformer import BOS, EOS, PAD
+from lab.text import BOS, EOS, PAD
+from multi_head import attention_maps
 
 TINY = {"d_model": 16, "num_heads": 2, "num_layers": 2, "d_ff": 32, "dropout": 0.0}
 
@@ -201,7 +201,7 @@ def test_mixed_precision():
     source, target = sentences(5, 3), sentences(4, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = transformer.translation_loss(model(source, target), target)
-        written = transformer.beam_search(model.eval(), source, beam=2, limit=4)
+        written = beam_search(model.eval(), source, limit=4, beam=2)
     loss.backward()
     assert loss.isfinite() and written.shape[0] == 2
     assert all(p.grad.isfinite().all() for p in model.parameters())
@@ -221,9 +221,24 @@ def test_cached_equals_uncached(options):
         state = model.start(source)
         steps = [model.step(target[:, t], state) for t in range(8)]
     torch.testing.assert_close(torch.stack(steps, 1), whole, atol=1e-4, rtol=1e-4)
-    cached, uncached = (transformer.greedy(model, source, 12, cached)
-                        for cached in (True, False))
+    cached, uncached = (greedy(each, source, limit=12)
+                        for each in (model, Recomputed(model)))
     assert torch.equal(cached, uncached) and len(cached.unique()) > 2
+
+
+class Recomputed:
+    """A Translator that computes all positions again at each step."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def start(self, source):
+        return [*self.model.encode(source), source[:, :0]]
+
+    def step(self, tokens, state):
+        *memory, written = state
+        state[-1] = torch.cat([written, tokens[:, None]], dim=1)
+        return self.model.decode(state[-1], *memory)[:, -1]
 
 
 def score(model, source, tokens, alpha):
@@ -248,8 +263,7 @@ def test_beam_search_equals_exhaustive_search(alpha):
         torch.manual_seed(seed)
         model = tiny(vocabulary=5)
         with torch.no_grad():
-            written = transformer.beam_search(
-                model, source, beam=100, alpha=alpha, limit=limit)
+            written = beam_search(model, source, limit, beam=100, alpha=alpha)
             for row, tokens in zip(source, written.tolist()):
                 row = row[row != PAD][None]
                 best = max(every, key=lambda y: score(model, row, y, alpha))
@@ -258,36 +272,17 @@ def test_beam_search_equals_exhaustive_search(alpha):
     assert len(found) > 2
 
 
-def test_a_beam_of_one_is_greedy():
-    model, source = tiny(vocabulary=30), sentences(6, 2, 4, vocabulary=30)
-    assert torch.equal(transformer.beam_search(model, source, beam=1, limit=9),
-                       transformer.greedy(model, source, limit=9))
-
-
-def test_a_wider_beam_finds_what_is_as_probable_or_more():
-    model, source = tiny(vocabulary=12), sentences(5, vocabulary=12)
-    scores = []
-    for beam in (1, 200):
-        tokens, = transformer.beam_search(model, source, beam, alpha=0, limit=4)
-        scores.append(score(model, source, tokens[tokens != PAD].tolist(), 0))
-    assert scores[1] >= scores[0]
-
-
-def test_length_penalty():
-    """Wu et al. 2016, eq. 14; without alpha there is none."""
-    assert transformer.length_penalty(7, alpha=0) == 1
-    assert transformer.length_penalty(7, alpha=0.6) == pytest.approx(2 ** 0.6)
-    model, source = tiny(vocabulary=5), sentences(4, 5, 3, 6, vocabulary=5)
-    short, long = ((transformer.beam_search(model, source, 50, alpha, 6) != PAD).sum()
-                   for alpha in (0, 5))
-    assert short < long
-
-
-def test_reorder_takes_rows_of_every_layer():
-    model, source = tiny(), sentences(4, 4)
-    state = transformer.reorder(model.start(source), torch.tensor([1, 1, 0]))
-    expected = model.start(source[[1, 1, 0]])
-    torch.testing.assert_close(state, expected)
+def test_a_state_of_some_rows():
+    """Every part of it: memory, mask, and each layer's caches."""
+    model, source = tiny(), sentences(4, 2)
+    state, rows = model.start(source), torch.tensor([1, 1, 0])
+    with torch.no_grad():
+        model.step(torch.tensor([3, 4]), state)
+        chosen, expected = state[rows], model.start(source[rows])
+        model.step(torch.tensor([4, 4, 3]), expected)
+        logits = [model.step(torch.tensor([5, 6, 3]), each)
+                  for each in (chosen, expected)]
+    torch.testing.assert_close(*logits)
 
 
 # From sentences to sentences
@@ -296,36 +291,6 @@ def test_reorder_takes_rows_of_every_layer():
 @pytest.fixture(scope="module")
 def words():
     return text.vocabulary(["one two three four five six"])
-
-
-def test_translate_keeps_the_order(words):
-    """Batches of any size, the shortest sentences first, give the same."""
-    torch.manual_seed(0)
-    model = tiny(words.get_vocab_size())
-    several = ["one two three", "four", "two two", "six five four three", "one"]
-    search = partial(transformer.greedy, limit=9)
-    single = [transformer.translate(model, words, [sentence], search)[0]
-              for sentence in several]
-    assert transformer.translate(model, words, several, search, batch=2) == single
-    assert len(set(single)) > 1 and not any("<" in sentence for sentence in single)
-
-
-def test_quality_counts_exact_translations(words, monkeypatch):
-    monkeypatch.setattr(transformer, "translate", lambda *args: ["a b", "c", "d"])
-    pairs = [("1", "a b"), ("2", "c"), ("3", "e")]
-    args = SimpleNamespace(metric="exact_match")
-    assert transformer.quality(None, words, pairs, args) == {"exact_match": 2 / 3}
-
-
-def test_quality_is_sacrebleus(words, monkeypatch):
-    import sacrebleu
-    written = ["a man is on the red ladder .", "two dogs run over a field of grass ."]
-    right = ["a man is on a red ladder .", "two dogs run across a field of grass ."]
-    monkeypatch.setattr(transformer, "translate", lambda *args: written)
-    found = transformer.quality(None, words, list(zip("12", right)),
-                                SimpleNamespace(metric="bleu"))
-    assert found["bleu"] == sacrebleu.corpus_bleu(written, [right]).score
-    assert "tok:13a" in found["signature"] and "case:mixed" in found["signature"]
 
 
 def test_alignment(words):
@@ -349,9 +314,3 @@ def test_attention_maps_are_of_the_model():
     assert across.shape == (2, 2, 4, 5) and not across[1, :, :, 3:].any()
     behind = maps["transformer.decoder.layers.0.self_attn"]
     assert not behind.triu(1).any()
-
-
-def test_same_words():
-    """One of two sources with the same words, all of those with words of their own."""
-    pairs = [("one two", ""), ("two one", ""), ("three", ""), ("one two two", "")]
-    assert transformer.same_words(pairs, pairs) == (1 / 2 + 1 / 2 + 1 + 1) / 4
