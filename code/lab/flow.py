@@ -23,7 +23,8 @@ def flow(model, *examples, whole=(), down=True, role="idea", size=(332, 500)):
 
     examples: its inputs or their shapes, such as (1, 64, 56, 56). whole: classes that
     are one box; all others are looked into. down: from top to bottom, else from left
-    to right. role: the colour of layers. Shapes are without the batch axis. The figure has at most `size` pixels.
+    to right. role: the colour of layers. Shapes are without the batch axis. The
+    figure has at most `size` pixels.
     """
     boxes = _boxes(model, examples, whole)
     for box in boxes:
