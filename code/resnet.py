@@ -379,7 +379,7 @@ if __name__ == "__main__":
 
 # %% Blocks
 if __name__ == "__main__":
-    figures.save(figures.flow(PlainBlock(64, 64), (1, 64, 56, 56)),
+    figures.save(figures.flow(PlainBlock(64, 64), (1, 64, 56, 56), role="control"),
                  "resnet-plain-block")
     figures.save(figures.flow(BasicBlock(64, 64), (1, 64, 56, 56)),
                  "resnet-basic-block")

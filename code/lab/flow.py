@@ -18,14 +18,18 @@ FOLLOWERS = {"relu": "ReLU", "ReLU": "ReLU", "GELU": "GELU", "gelu": "GELU",
 FOLLOWING = {*FOLLOWERS.values(), "norm", "scale"}  # join the box of what they follow
 
 
-def flow(model, *examples, whole=(), down=True, size=(332, 500)):
+def flow(model, *examples, whole=(), down=True, role="idea", size=(332, 500)):
     """Draw what a model's forward calls, from its inputs to its output.
 
     examples: its inputs or their shapes, such as (1, 64, 56, 56). whole: classes that
     are one box; all others are looked into. down: from top to bottom, else from left
-    to right. Shapes are without the batch axis. The figure has at most `size` pixels.
+    to right. role: the colour of layers. Shapes are without the batch axis. The
+    figure has at most `size` pixels.
     """
     boxes = _boxes(model, examples, whole)
+    for box in boxes:
+        if box.role == "idea":
+            box.role = role
     figure, axis = sheet(size)
     layers = _layers(boxes)
     for compact in (False, True):
@@ -245,8 +249,8 @@ def _place(layers, size, down):
     low = min(across[box] - extent(box) / 2 for box in across)
     high = max(across[box] + extent(box) / 2 for box in across)
     if high - low > breadth - 4:
-        raise ValueError(f"the boxes side by side need {high - low:.0f} pixels, of "
-                         f"{breadth - 4}: draw it from left to right, with down=False")
+        raise ValueError(f"the boxes side by side need {high - low:.0f} pixels and "
+                         f"have {breadth - 4}: draw it to the right, with down=False")
     for layer, thick in zip(layers, depths):
         for box in layer:
             centre = across[box] - low + ((breadth - high + low) / 2 if down else 2)
