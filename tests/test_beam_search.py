@@ -81,8 +81,9 @@ def test_length_penalty(language):
     """Wu et al. 2016, eq. 14; without alpha there is none."""
     assert beam_search.length_penalty(7, alpha=0) == 1
     assert beam_search.length_penalty(7, alpha=0.6) == pytest.approx(2 ** 0.6)
-    short, long = ((beam_search.beam_search(language, SOURCE, 8, 50, alpha) != PAD).sum()
-                   for alpha in (0, 5))
+    short, long = [
+        (beam_search.beam_search(language, SOURCE, 8, 50, alpha) != PAD).sum()
+        for alpha in (0, 5)]
     assert short < long
 
 

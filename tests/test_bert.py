@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 import bert
 from declared import Case
 from identical import assert_identical
-from lab import UserError, measure
+from lab import UserError, measure, text
 
 SMALL = {"vocab_size": 40, "hidden_size": 24, "num_hidden_layers": 3,
          "num_attention_heads": 4, "intermediate_size": 48,
          "max_position_embeddings": 16}
-WORDS = [*bert.SPECIAL, *"the soup was cold warm never a film plot new york".split(),
+WORDS = [*text.BERT_SPECIAL,
+         *"the soup was cold warm never a film plot new york".split(),
          "##s", "##er", "paris", "Paris", "."]
 TINY = bert.BertConfig(
     vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
@@ -131,12 +132,12 @@ def test_masking():
     """15 % of the words: of these 80 % are [MASK], 10 % any word, 10 % as they were."""
     ids = torch.randint(5, 1000, (1000, 104))
     ids[:, 0], ids[:, 50], ids[:, 100:] = 2, 3, 0
-    masked, hidden = bert.mask_words(ids, 1000)
+    masked, hidden = bert.mask_tokens(ids, 1000)
     assert torch.equal(masked[~hidden], ids[~hidden])
     assert (hidden.sum(1) == round(0.15 * 98)).all()
     assert not hidden[ids < 5].any()
     replaced = masked[hidden]
-    same, mask = replaced == ids[hidden], replaced == bert.SPECIAL.index("[MASK]")
+    same, mask = replaced == ids[hidden], replaced == text.BERT_SPECIAL.index("[MASK]")
     assert mask.float().mean() == pytest.approx(0.8, abs=0.01)
     assert same.float().mean() == pytest.approx(0.1, abs=0.01)
     others = replaced[~same & ~mask]
@@ -149,7 +150,7 @@ def test_masking_short_rows():
     """A word is hidden in every row, however short, and never what is no word."""
     ids = torch.tensor([[2, 7, 3, 0, 0], [2, 8, 9, 3, 0]])
     for _ in range(20):
-        _, hidden = bert.mask_words(ids, 10)
+        _, hidden = bert.mask_tokens(ids, 10)
         assert hidden.sum(1).tolist() == [1, 1] and not hidden[ids < 5].any()
 
 
@@ -159,14 +160,14 @@ def test_masking_short_rows():
     ("a new film .", ("a new", "film .")),
     ("film", ("", "film"))])
 def test_halves(review, parts):
-    assert bert.halves(review) == parts
+    assert text.halves(review) == parts
 
 
 def test_sentence_pairs():
     """Half the second texts are those that follow; labels say which."""
     texts = [(f"first {i} . second {i} .", 0) for i in range(200)]
-    tokenizer = bert.whole_words([text for text, _ in texts], 1, 64)
-    batch, is_random = bert.SentencePairs(texts, tokenizer)[torch.arange(200)]
+    tokenizer = text.whole_words([review for review, _ in texts], 1, 64)
+    batch, is_random = text.SentencePairs(texts, tokenizer)[torch.arange(200)]
     numbers = [[tokenizer.id_to_token(int(i)) for i in row[row >= 5]]
                for row in batch["input_ids"]]
     follows = torch.tensor([words[1] == words[4] for words in numbers])
@@ -317,7 +318,7 @@ def fails(complete, name, *words, **options):
         assert str(word) in message, message
 
 
-@pytest.mark.parametrize("file", bert.FILES)
+@pytest.mark.parametrize("file", ["config.json", "vocab.txt", "model.safetensors"])
 def test_missing_file(file, complete, checkpoint):
     folder, _ = checkpoint()
     (folder / file).unlink()
@@ -395,7 +396,7 @@ def test_too_long(complete, checkpoint):
 
 def test_fill_needs_no_labels():
     """Each [MASK] is filled by itself, best word first, probabilities below one."""
-    tokenizer = bert.whole_words(["the soup was cold .", "the film was new ."], 1, 16)
+    tokenizer = text.whole_words(["the soup was cold .", "the film was new ."], 1, 16)
     config = bert.BertConfig(**SMALL | {"vocab_size": tokenizer.get_vocab_size()})
     model = bert.BertForPreTraining(config)
     first, second = bert.fill(model, tokenizer, "the [MASK] was [MASK] .", best=3)
@@ -409,8 +410,8 @@ def test_fill_needs_no_labels():
 
 def test_a_batch_is_as_wide_as_its_longest_review():
     reviews = [("good soup .", 1), ("bad soup and not good wine .", 0)]
-    tokenizer = bert.whole_words([review for review, _ in reviews], 1, max_length=64)
-    samples = bert.Labelled(reviews, tokenizer)
+    tokenizer = text.whole_words([review for review, _ in reviews], 1, max_length=64)
+    samples = text.Labelled(reviews, tokenizer)
     short, _ = samples[torch.tensor([0])]
     both, labels = samples[torch.tensor([1, 0])]
     assert short["attention_mask"].all() and labels.tolist() == [0, 1]

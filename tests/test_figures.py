@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from matplotlib.colors import to_rgb
 from torch import nn
 
 from lab import diagrams, figures, flow, look
@@ -117,6 +118,14 @@ def scattered():
     return figure
 
 
+def cells_with_numbers():
+    figure, axis = figures.sheet((400, 300))
+    figures.cells(axis, torch.tensor([[-1.0, 0, 1], [0.5, float("nan"), -0.2]]), 10, 60,
+                  60, digits=1, frames=[(1, 2)])
+    figures.block(axis, torch.rand(2, 3, 2) > 0.5, 260, 120, 24, names="BC")
+    return figure
+
+
 def confused():
     matrix = torch.diag(torch.tensor([980, 1035, 870]))
     matrix[0, 2] = 12
@@ -152,6 +161,31 @@ FIGURES = {
         deep_network(4), (1, 64, 64, 64)),
     "residual architecture": lambda: figures.architecture(
         residual_network(), (1, 8, 32, 32)),
+    "grouped bars": lambda: figures.grouped_bars(
+        {"a [MASK] film .": [("good", 0.41), ("dull", 0.03)]}, {"dull": "control"}),
+    "dots": lambda: figures.dots(
+        {"3×3": ("control", [0.7, 0.71, 0.75], ["1.20 M"]),
+         "1×5, 5×1": ("idea", [0.72, 0.74, 0.7], ["0.84 M"])},
+        "test accuracy (%)", ["multiply-adds"], span=0.2),
+    "heat maps": lambda: figures.heatmaps([[
+        figures.Heatmap("additive: 99 %", torch.eye(4), [*"abcd"], [*"dcba"], "idea",
+                        frames=[(0, 3)], wrong=[1]),
+        figures.Heatmap("no attention", -torch.eye(4), [*"abcd"], [*"dcba"])]],
+        "framed: where the letter stands"),
+    "upright labels": lambda: figures.heatmaps([[figures.Heatmap(
+        "", torch.rand(9, 12), ["neunhundert"] * 9, ["twenty-three"] * 12)]]),
+    "table": lambda: figures.table(
+        {"text": ["[CLS]", "good", "soup"], "shown": ["[CLS]", "[MASK]", "soup"]},
+        {(1, 1): ("control", 0.15), (0, 1): ("idea", 0.9)}),
+    "cells": cells_with_numbers,
+    "stacks": lambda: figures.stacks([
+        [("source", "S tokens", "muted"), ("embedding", "+ positions", "purple"),
+         (6, [("self-attention", "8 heads of 64"), ("feed-forward", "512 → 2048")])],
+        [("target so far", "T tokens", "muted"), ("embedding", "+ positions", "purple"),
+         (6, [("self-attention", "to what is before"), ("cross-attention", "8 heads"),
+              ("feed-forward", "512 → 2048")]),
+         ("next token", "37,000 logits", "purple")]],
+        memory=["memory, S × 512:", "keys and values"]),
     "flow": lambda: figures.flow(Branches(), (1, 8, 16, 16)),
     "flow to the right": lambda: figures.flow(
         Branches(), (1, 8, 16, 16), down=False, size=(756, 240)),
@@ -581,6 +615,20 @@ def test_band_spans_all_runs():
     assert axis.lines[0].get_ydata().tolist() == [2, 4]
     corners = axis.collections[0].get_paths()[0].vertices
     assert {tuple(corner) for corner in corners} == {(1, 1), (1, 3), (2, 3), (2, 5)}
+
+
+def test_cells_are_blue_above_zero_vermilion_below_and_clear_at_zero():
+    colors = figures.signed(torch.tensor([[1.0, -0.5, 0.0, float("nan"), 7.0]]))[0]
+    assert np.allclose(colors[:, 3], [1, 0.5, 0, 0, 1])
+    assert np.allclose(colors[0, :3], to_rgb(figures.color("idea")))
+    assert np.allclose(colors[1, :3], to_rgb(figures.color("control")))
+
+
+def test_an_axis_in_percent_takes_shares():
+    figure, (axis,) = figures.panels(ylabel="test accuracy (%)", xlabel="epoch")
+    axis.plot([1, 2], [0.25, 0.75])
+    figure.canvas.draw()
+    assert "50" in [label.get_text() for label in axis.get_yticklabels()]
 
 
 def test_confusion_shows_every_count():

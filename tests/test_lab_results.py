@@ -236,9 +236,8 @@ def test_a_notebook_takes_defaults_and_lab_args(begin, monkeypatch):
 def test_runs_are_recorded_by_their_last_epochs(begin):
     begin()
     results.record_runs("plain", [
-        {"accuracy": [0.9, 0.5], "loss": [1.0, 2.0], "seconds": [1.0, 2.0]},
-        {"accuracy": [0.1, 0.75], "loss": [3.0, 4.0], "seconds": [3.0, 5.0]},
-    ], "accuracy")
+        {"accuracy": [0.9, 0.5], "seconds": [1.0, 2.0]},
+        {"accuracy": [0.1, 0.75], "seconds": [3.0, 5.0]}])
     assert runs.current().values == {
         "plain_accuracy": 0.625, "plain_accuracy_lowest": 0.5,
         "plain_accuracy_highest": 0.75, "plain_seconds": 5.5}
@@ -265,7 +264,7 @@ def test_a_record_keeps_other_runs(begin, tmp_path, capsys):
     assert found["demo"]["samples"] == {"train": 1400, "test": 397}
     assert set(found["demo"]) == {
         "hash", "command", "seed", "data", "samples", "seconds", "peak_memory_mib",
-        "hardware", "processes", "threads", "versions", "date", "values"}
+        "hardware", "processes", "threads", "versions", "date", "sides", "values"}
     assert found["demo"]["peak_memory_mib"] > 50
 
 

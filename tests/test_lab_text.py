@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from beam_search import greedy
 from conftest import REAL_DATA, listing, one_line, real
 from lab import UserError, runs, text, training
+from test_transformer import tiny
 
 ENGLISH = ["a man .", "two dogs run .", "a child .", "three women ."]
 GERMAN = ["ein Mann .", "zwei Hunde rennen .", "ein Kind .", "drei Frauen ."]
@@ -370,3 +372,49 @@ def test_real_data(name, counts, positive, monkeypatch, tmp_path, capsys):
         assert all(isinstance(b, str) for _, b in parts[0])
     else:
         assert 0.45 < sum(label for _, label in parts[0]) / counts[0] < 0.55
+
+
+# Translations
+
+
+@pytest.fixture(scope="module")
+def words():
+    return text.vocabulary(["one two three four five six"])
+
+
+def test_translate_keeps_the_order(words):
+    """Batches of any size, the shortest sentences first, give the same."""
+    torch.manual_seed(0)
+    model = tiny(words.get_vocab_size())
+    several = ["one two three", "four", "two two", "six five four three", "one"]
+
+    def search(model, source, limit):
+        return greedy(model, source, limit=9)
+
+    single = [text.translate(model, words, [sentence], search)[0]
+              for sentence in several]
+    assert text.translate(model, words, several, search, batch=2) == single
+    assert len(set(single)) > 1 and not any("<" in sentence for sentence in single)
+
+
+def test_quality_counts_exact_translations(words, monkeypatch):
+    monkeypatch.setattr(text, "translate", lambda *args: ["a b", "c", "d"])
+    pairs = [("1", "a b"), ("2", "c"), ("3", "e")]
+    assert text.quality(None, words, pairs, "exact_match", None) == {
+        "exact_match": 2 / 3}
+
+
+def test_quality_is_sacrebleus(words, monkeypatch):
+    import sacrebleu
+    written = ["a man is on the red ladder .", "two dogs run over a field of grass ."]
+    targets = ["a man is on a red ladder .", "two dogs run across a field of grass ."]
+    monkeypatch.setattr(text, "translate", lambda *args: written)
+    score = text.quality(None, words, list(zip("12", targets)), "bleu", None)
+    assert score["bleu"] == sacrebleu.corpus_bleu(written, [targets]).score
+    assert "tok:13a" in score["signature"] and "case:mixed" in score["signature"]
+
+
+def test_most_without_order():
+    """One of two sources with the same words, all of those with words of their own."""
+    pairs = [("one two", ""), ("two one", ""), ("three", ""), ("one two two", "")]
+    assert text.most_without_order(pairs, pairs) == (1 / 2 + 1 / 2 + 1 + 1) / 4

@@ -312,7 +312,8 @@ def classifier_options(**changes):
 def test_train_classifier(arguments, stripes):
     args = arguments(**classifier_options())
     model, history = training.train_classifier(stripe_classifier, args, 0, "stripes")
-    assert set(history) == {"loss", "training_error", "accuracy", "seconds"}
+    assert set(history) == {
+        "loss", "training_error", "accuracy", "test_error", "seconds"}
     assert len(history["accuracy"]) == 8 and history["accuracy"][-1] == 1
     assert history["training_error"][-1] == 0
     again, _ = training.train_classifier(stripe_classifier, args, 0, None)

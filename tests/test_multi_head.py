@@ -32,8 +32,8 @@ def around():
 CASES = {
     "MultiHeadAttention": Case(
         partial(multi_head.MultiHeadAttention, 32, 4), self_attention, per_position),
-    "Neighbours": Case(partial(multi_head.Neighbours, 4, length=6, embed_dim=32), around,
-                       per_position),
+    "Neighbours": Case(partial(multi_head.Neighbours, 4, length=6, embed_dim=32),
+                       around, per_position),
 }
 
 

@@ -166,3 +166,18 @@ def unbound(top):
         yield from (s.get_name() for s in table.get_symbols()
                     if s.is_referenced() and s.is_global()
                     and s.get_name() not in bound)
+
+
+@every_module
+def test_most_of_a_module_is_its_architecture(name):
+    """At most 600 lines; of those after the header 40 % and more define, not show.
+
+    What comes before the class Settings are the definitions that a paper is about.
+    """
+    lines = source(name).split("\n")
+    start, demo = (next(i for i, line in enumerate(lines) if line.startswith(first))
+                   for first in [("import", "from"), "class Settings"])
+    share = (demo - start) / (len(lines) - start)
+    assert len(lines) - 1 <= 600, "more than 600 lines: there is a second module in it"
+    if len(lines) > 300 and name != "layers":   # which has a figure for each function
+        assert share >= 0.4, f"only {share:.0%} of it are definitions"

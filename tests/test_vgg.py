@@ -103,8 +103,9 @@ def test_weights_of_three(channels):
 @pytest.mark.parametrize("width", [16, 32])
 def test_only_the_middle_differs(width):
     """The networks compared have the same layers before and after it."""
-    three, seven = [vgg.around(middle, width)(1)
-                    for middle in vgg.kernels(width).values()]
+    sides = vgg.sides(vgg.Settings(width=width))
+    three, seven = [vgg.around(sides[name][1], width)(1)
+                    for name in ("three_3x3", "one_7x7")]
 
     def parts(model):
         before, *middle, after = [m for m in model.features if isinstance(m, nn.Conv2d)]

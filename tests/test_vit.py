@@ -10,10 +10,10 @@ from einops import rearrange
 from torch import nn
 
 import vit
-from attention import attention_maps
 from declared import Case, Reference
 from declared import images as random_images
 from lab import data, measure
+from multi_head import attention_maps
 
 SMALL = {"patch_size": 4, "hidden_dim": 16, "num_heads": 2, "mlp_dim": 32,
          "num_classes": 10, "image_size": 16}

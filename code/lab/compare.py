@@ -87,7 +87,8 @@ def _tune(sides, args, field, rates):
         runs.current().choices[f"{name}.{field}"] = {
             "hash": runs.current().training_hash, "value": best,
             "rule": "lowest training loss", "tuning_seeds": list(SEEDS),
-            "tried": {f"{rate:g}": loss for rate, loss in sorted(losses.items())}}
+            "tried": {f"{rate:g}": loss if math.isfinite(loss) else None
+                      for rate, loss in sorted(losses.items())}}
 
 
 def _beyond(losses):

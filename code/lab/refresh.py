@@ -2,7 +2,8 @@
 
 This is `npm run figures`; with names, as in `npm run figures -- resnet`, only these
 modules are looked at. With --check it only lists them and exits with status 1 if there
-are any. With --redraw it runs all of them, and takes trainings from their latest run
+are any. With --tune the learning rates of comparisons are chosen again. With --redraw
+it runs all of them, and takes trainings from their latest run
 where the code that trains is the same. Figures that no code draws any more are to be
 deleted by hand.
 """
@@ -30,10 +31,18 @@ def stale(module):
     entries = results.read(record)
     found = [f"{entry} in {record.name}" for entry in ("facts", "settings", "demo")
              if entries.get(entry, {}).get("hash") != current]
+    trains = source.training_hash(module)
+    found += [f"the choice of {side} (--tune)" for side, choice in entries.get(
+        "choices", {}).get("demo", {}).items() if choice["hash"] != trains]
     names, hashes = drawn(module), demo_figures(module)
     found += [f"no {name}" for name in names if not (STATIC / "img" / name).exists()]
     return found + [name for name, made_by in hashes.items()
                     if name in names and made_by != current]
+
+
+def compares(module):
+    """Whether a module chooses learning rates."""
+    return "compare.train(" in source.read(module)
 
 
 def undrawn(module):
@@ -92,6 +101,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="a module")
     parser.add_argument("--check", action="store_true", help="only list them")
+    parser.add_argument("--tune", action="store_true",
+                        help="choose the learning rates of comparisons again")
     parser.add_argument("--redraw", action="store_true",
                         help="run them all, with the trainings of their latest run")
     args = parser.parse_args()
@@ -102,14 +113,15 @@ def main():
             print(f"delete {figure}: {module.name} draws it no more", flush=True)
             left += 1
         reasons = stale(module)
-        if not reasons and not args.redraw:
+        if not reasons and not args.redraw and not args.tune:
             continue
         print(f"{module.name}: {', '.join(reasons) or 'to be redrawn'}", flush=True)
         status = 0
         if not args.check:
             print(f"running python {module.relative_to(ROOT)}", flush=True)
             redraw = {"LAB_REDRAW": "1"} if args.redraw else {}
-            status = subprocess.run([sys.executable, module], cwd=ROOT,
+            tune = ["--tune"] if args.tune and compares(module) else []
+            status = subprocess.run([sys.executable, module, *tune], cwd=ROOT,
                                     env=os.environ | redraw).returncode
             reasons = stale(module)
             if status or reasons:

@@ -11,13 +11,12 @@
 
 # %%
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lab import cli, data, figures, measure, parallel, results, training
+from lab import cli, compare, data, figures, measure, results, training
 
 # %% [markdown]
 # ## The network
@@ -65,7 +64,9 @@ class NewNet(nn.Module):
 class Settings(cli.Settings):
     epochs: int = 10
     batch_size: int = 32
-    lr: float = 0.01   # choose it by one rule for both sides, on other seeds
+    lr: float | None = None
+    rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
+    tune: bool = False
     width: int = 16
     runs: int = 3
 
@@ -74,7 +75,7 @@ SETTINGS = {"digits": Settings()}
 
 
 # %%
-@parallel.memoize
+@training.memoize
 def trained(pointwise, args, seed):
     """A network with or without 1x1 convolutions, Trained on args.data."""
     torch.manual_seed(seed)
@@ -105,8 +106,14 @@ def trained(pointwise, args, seed):
 
 
 # %%
+def sides(args):
+    """The networks compared: {name: its training}."""
+    return {"pointwise": (trained, True), "control": (trained, False)}
+
+
+# %%
 def facts():
-    """What the slides state of NewNet, computed."""
+    """Numbers on the slides that follow from the network alone."""
     model = NewNet()
     return {
         "parameters": measure.parameters(model),
@@ -129,20 +136,16 @@ if __name__ == "__main__":
 
 # %% Trainings
 if __name__ == "__main__":
-    parallel.precompute(product([trained], [True, False], [args], args.seeds))
+    compare.train(sides(args), args)   # at the rate that one rule chooses for each
 
 # %% With and without 1x1 convolutions
 if __name__ == "__main__":
-    errors = {}
-    for name, pointwise in [("control", False), ("pointwise", True)]:
-        histories = [trained(pointwise, args, seed).history for seed in args.seeds]
-        errors[name] = {"training": [
-            [100 * error for error in history["training_error"]]
-            for history in histories]}
-        results.record_runs(name, histories, "training_error", "accuracy")
-    figure = figures.curves({"3x3 alone": ("control", errors["control"]),
-                             "3x3 and 1x1": ("idea", errors["pointwise"])},
-                            ylabel="training error (%)")
+    networks = compare.train(sides(args), args)
+    figure = figures.curves({
+        title: (role, {"training": training.by_epoch(networks[name], "training_error")})
+        for title, role, name in [("3x3 alone", "control", "control"),
+                                  ("3x3 and 1x1", "idea", "pointwise")]},
+        ylabel="training error (%)")
     figures.save(figure, "new-net-comparison")
 
 # %% What this run measured
