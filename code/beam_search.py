@@ -33,7 +33,7 @@ from lab.text import BOS, EOS, PAD, UNKNOWN
 def greedy(model, source, limit):
     """The most probable token, again and again: (B, S) -> (B, T).
 
-    A sentence ends with EOS, unless it has `limit` tokens before; PAD follows.
+    A sentence ends with EOS, or with its token number `limit`.
     """
     state = model.start(source)
     tokens = torch.full_like(source[:, :1], BOS)

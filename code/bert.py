@@ -290,8 +290,8 @@ def initialize(model, config):
 def mask_tokens(input_ids, vocab_size):
     """Choose 15 % of each row's tokens, at least one: section 3.1, task 1.
 
-    (B, T) -> what is shown (B, T), and which are chosen (B, T). Of ten chosen
-    tokens eight are shown as [MASK], one as any token, one as it is.
+    (B, T) -> what is shown (B, T), which are chosen (B, T). Of ten that
+    are, eight are shown as [MASK], one as any token, one as it is.
     """
     is_word = input_ids >= len(text.BERT_SPECIAL)
     order = torch.rand(input_ids.shape, device=input_ids.device)
@@ -582,8 +582,8 @@ if __name__ == "__main__":
     model = pretrained(compare.chosen("pretraining", args), args.seed).model
     gaps = {gap: fill(model, vocabulary(args), text.halves(gap))[0]
             for gap in args.gaps}
-    figures.save(figures.grouped_bars(gaps, dict.fromkeys(text.BLAME, "control")),
-                 "bert-gap")
+    roles = dict.fromkeys(text.BLAME, "control")
+    figures.save(figures.grouped_bars(gaps, roles), "bert-gap")
 
 # %% What each head attends to
 if __name__ == "__main__":

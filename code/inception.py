@@ -409,7 +409,7 @@ def even_module(channels, large):
 
 # %%
 def label_smoothing_loss(logits, labels, epsilon=0.1):
-    """Cross-entropy with q', section 7; logits (B, K), labels (B)."""
+    """With q', section 7: logits (B, K), labels (B)."""
     K = logits.shape[1]
     q = F.one_hot(labels, K)        # (B, K)
     q = (1 - epsilon) * q + epsilon / K

@@ -82,7 +82,7 @@ class KeyValueCache:
         self.keys, self.values = keys, values
 
     def append(self, key, value):
-        """Add new positions, maybe none; return all keys and values."""
+        """Add positions, maybe none; return all of them."""
         if self.keys is None:
             self.keys, self.values = key, value
         elif key.shape[2]:

@@ -57,11 +57,12 @@ class EncoderLayer(nn.Module):
         if self.norm_first:    # pre-norm: Xiong et al. 2020
             y = self.norm1(x)
             x = x + self.dropout(self.self_attn(y, y, y, mask))
-            y = self.norm2(x)
-            return x + self.dropout(self.feed_forward(y))
+            y = self.feed_forward(self.norm2(x))
+            return x + self.dropout(y)
         y = self.self_attn(x, x, x, mask)
         x = self.norm1(x + self.dropout(y))
-        return self.norm2(x + self.dropout(self.feed_forward(x)))
+        y = self.feed_forward(x)
+        return self.norm2(x + self.dropout(y))
 
     def feed_forward(self, x):
         """Two linear layers, the same at each position: eq. 2."""
@@ -178,8 +179,8 @@ class Transformer(nn.Module):
 
 # %%
 def sinusoids(length, d_model):
-    """The table (length, d_model) of section 3.5: in row p sin(p /
-    10000^(2i/D)) in column 2i, the cosine in column 2i + 1."""
+    """The table (length, d_model) of section 3.5: row p has
+    sin(p / 10000^(2i/D)) in column 2i, cos in 2i + 1."""
     position = torch.arange(length)[:, None]
     column = torch.arange(0, d_model, 2)
     angle = position / 10_000 ** (column / d_model)
