@@ -7,6 +7,7 @@ need not choose again; --tune does.
 """
 
 import math
+import time
 from dataclasses import replace
 
 from lab import parallel, results, runs
@@ -69,7 +70,8 @@ def choose(sides, args, field="lr"):
 
 def _tune(sides, args, field, rates):
     """Try rates for each side, all that are still to be tried side by side."""
-    tried = {name: {} for name in sides}
+    started, tried = time.perf_counter(), {name: {} for name in sides}
+    seconds = dict.fromkeys(sides, 0.0)
     waiting = dict.fromkeys(sides, rates)
     while any(waiting.values()):
         calls = {(name, rate): [(*sides[name], replace(args, **{field: rate}), seed)
@@ -77,8 +79,9 @@ def _tune(sides, args, field, rates):
                  for name, wanted in waiting.items() for rate in wanted}
         parallel.precompute(sum(calls.values(), []))
         for (name, rate), those in calls.items():
-            tried[name][rate] = _loss([function(*arguments)
-                                       for function, *arguments in those])
+            trained = [function(*arguments) for function, *arguments in those]
+            tried[name][rate] = _loss(trained)
+            seconds[name] += sum(sum(each.history["seconds"]) for each in trained)
         waiting = {name: _beyond(losses) for name, losses in tried.items()}
     for name, losses in tried.items():
         best = min(losses, key=losses.get)
@@ -87,8 +90,10 @@ def _tune(sides, args, field, rates):
         runs.current().choices[f"{name}.{field}"] = {
             "hash": runs.current().training_hash, "value": best,
             "rule": "lowest training loss", "tuning_seeds": list(SEEDS),
+            "tuning_seconds": round(seconds[name], 1),
             "tried": {f"{rate:g}": loss if math.isfinite(loss) else None
                       for rate, loss in sorted(losses.items())}}
+    runs.current().leave_out(time.perf_counter() - started)
 
 
 def _beyond(losses):

@@ -38,7 +38,8 @@ def heatmaps(grid, note="", size=FULL):
             array(each.values).shape for each in row)))
         wide = (room - left - 20) / most_columns
         longest = max(_widest(figure, each.columns) for each in row)
-        upright = longest > min(wide, (height - head - 40) / most_rows) - 4
+        is_word = any(len(str(word)) > 2 for each in row for word in each.columns)
+        upright = is_word and longest > min(wide, (height - head - 40) / most_rows) - 4
         top = y + head + (longest + 14 if upright else 24 * (longest > 0))
         cell = min(wide, (y + height - top - 16) / most_rows)
         for k, each in enumerate(row):

@@ -78,6 +78,10 @@ class Run:
         """Count what an interrupted training had taken before."""
         self.before += seconds
 
+    def leave_out(self, seconds):
+        """Do not count what choosing learning rates took: a demo need not choose."""
+        self.before -= seconds
+
     def seconds(self):
         """How long the run has taken so far, with what was resumed."""
         return time.perf_counter() - self.started + self.before
