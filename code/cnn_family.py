@@ -69,6 +69,7 @@ def facts():
         parameters, multiply_adds = costs(model, shape)
         values[f"{name}_parameters"] = parameters
         values[f"{name}_multiply_adds"] = multiply_adds
+    values["networks"] = 1 + len(CONTESTANTS)   # with LeNet
     for name, *_ in PUBLISHED:
         values[f"{name}_accuracy"] = weights.published_accuracy(name)
     return values
