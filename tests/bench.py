@@ -133,8 +133,8 @@ def forward_and_backward(model, inputs):
 ATTENTION_MEMORY = """
 import sys, torch
 from torch.nn.functional import scaled_dot_product_attention
-from attention import scaled_dot_product
-from lab.results import peak_memory
+from lab.runs import peak_memory
+from multi_head import scaled_dot_product
 
 def attend(n):
     query, key, value = torch.randn(3, 2, 8, n, 64, requires_grad=True)
@@ -153,7 +153,7 @@ print(peak_memory() - before)
 
 def attention():
     """Ours over nn.MultiheadAttention with the same weights, and what weights cost."""
-    from attention import MultiHeadAttention
+    from multi_head import MultiHeadAttention
     theirs = torch.nn.MultiheadAttention(512, 8, batch_first=True)
     ours, x = MultiHeadAttention(512, 8), torch.randn(8, 256, 512)
     ours.load_state_dict(theirs.state_dict())
@@ -182,6 +182,8 @@ def attention():
 
 def transformers():
     """Ours over nn.Transformer; decoding with kept keys and values over without."""
+    from beam_search import greedy
+    from test_transformer import Recomputed
     transformer = importlib.import_module("transformer")
     sizes = {"num_layers": 3, "dropout": 0.0}
     theirs = torch.nn.Transformer(512, 8, 3, 3, 2048, 0.0, batch_first=True)
@@ -207,11 +209,11 @@ def transformers():
     model.eval()
     sentences = torch.randint(3, 8000, (8, 20))
 
-    def decode(cached):
-        return wall_time(transformer.greedy, model, sentences, 40, cached)
+    def decode(model):
+        return wall_time(greedy, model, sentences, 40)
 
-    seconds = alternate(lambda: decode(True), lambda: decode(False), 7)
-    tokens = transformer.greedy(model, sentences, 40).numel()
+    seconds = alternate(lambda: decode(model), lambda: decode(Recomputed(model)), 7)
+    tokens = greedy(model, sentences, 40).numel()
     report("greedy decoding with a cache, tokens", "/s", tokens / seconds[0])
     report("greedy decoding with a cache over without", "x", seconds[0] / seconds[1],
            aim=1)

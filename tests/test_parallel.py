@@ -87,7 +87,7 @@ def after(args, seed):
 if __name__ == "__main__":
     args = cli.begin({"none": Settings()})
     parallel.precompute([(function, args, seed) for seed in args.seeds
-                         for function in (first, trained)])
+                         for function in (first, trained, trained)])
     parallel.precompute((after, args, seed) for seed in args.seeds)
 
 # %% What they gave

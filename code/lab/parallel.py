@@ -65,8 +65,10 @@ def precompute(calls):
     training draws its curve when its cell runs. Raises UserError if a process ends.
     """
     current = runs.current()
-    calls = [(function, arguments) for function, *arguments in calls
-             if function.key_of(*arguments) not in function.kept]
+    keyed = {(function, function.key_of(*arguments)): (function, arguments)
+             for function, *arguments in calls}   # each once
+    calls = [call for (function, key), call in keyed.items()
+             if key not in function.kept]
     if current.processes == 1 or len(calls) < 2:
         return
     state = pickle.dumps((current, _kept))
