@@ -136,8 +136,9 @@ SETTINGS = {"digits": Settings(),
 
 # %%
 @training.memoize
-def trained(contestant, args, epochs):
-    """A contestant Trained for so many epochs, without validation."""
+def trained(name, args, epochs):
+    """A contestant Trained for `epochs` epochs, without validation."""
+    contestant = CONTESTANTS[name]
     return training.train_classifier(
         partial(contestant.build, scale=args.scale), args, args.seed, None,
         contestant.loss, contestant.optimizer, epochs, validate=False)
@@ -151,12 +152,12 @@ def result(name, args):
     How many epochs this machine makes in args.budget seconds, trials say: one of an
     epoch, then one of a twentieth of that time, because a first epoch is no average.
     """
-    contestant, epochs = CONTESTANTS[name], 1
+    epochs = 1
     for share in (1 / 20, 1):
-        _, trial = trained(contestant, args, epochs)
+        _, trial = trained(name, args, epochs)
         seconds = sum(trial["seconds"]) / len(trial["seconds"])
         epochs = max(1, round(share * args.budget / seconds))
-    model, history = trained(contestant, args, epochs)
+    model, history = trained(name, args, epochs)
     _, test = data.load(args, size=args.size)
     accuracy = training.evaluate(model, test, args)["accuracy"]
     return accuracy, sum(history["seconds"]), len(history["seconds"])

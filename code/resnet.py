@@ -308,7 +308,7 @@ def trained(depth, plain, args, seed):
         step, training.loader(train, args), args, seed=seed,
         save={"model": model, "optimizer": optimizer},
         scheduler=torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones),
-        validate=lambda: training.evaluate(model, test, args),
+        validate=lambda: training.accuracy(model, test, args),
         name=f"resnet-{'plain' if plain else 'residual'}-{depth}-{args.data}-{seed}")
     return training.Trained(model, history)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from lab import cli, compare, results, runs, training
+from lab import cli, compare, measure, results, runs, training
 
 
 @dataclass(frozen=True)
@@ -116,3 +116,33 @@ def test_whether_a_curve_has_flattened():
     assert compare._is_flat(history(0.9, 0.2, 0.1, 0.1))
     assert not compare._is_flat(history(0.9, 0.6, 0.4, 0.2))
     assert not compare._is_flat(history(0.9))
+
+
+def test_a_control_of_equal_cost_is_found():
+    """The width whose cost is nearest, whether below or above."""
+    def build(width):
+        return torch.nn.Linear(width, width, bias=False)
+
+    for target, width in [(100, 10), (105, 10), (111, 11), (0, 1), (10 ** 9, 1024)]:
+        assert measure.match_width(build, measure.parameters, target) == width
+
+
+def test_costs_are_parameters_and_multiply_adds_by_name():
+    def build():
+        return torch.nn.Conv2d(3, 8, 3, padding=1, bias=False)
+
+    assert measure.costs("conv", build, (1, 3, 16, 16)) == {
+        "conv_parameters": 216, "conv_multiply_adds": 216 * 256}
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--rates", 0.1], "--rates are for --tune"),
+    (["--tune", "--quick"], "leave out --tune")])
+def test_flags_without_effect_are_refused(script, tmp_path, flags, words, capsys):
+    assert script("resnet", *flags, "--out", tmp_path) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_one_rate_alone_is_taken(args):
+    compare.train({"a": (trained, 0.2)}, args(rates=(0.1,)))
+    assert runs.current().sides["a"]["value"] == 0.1

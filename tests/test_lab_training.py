@@ -54,7 +54,7 @@ def train(args, **options):
     history = training.fit(
         step, training.loader(samples(), args), args, name="toy",
         save={"model": model, "optimizer": optimizer}, scheduler=schedule,
-        validate=lambda: training.evaluate(model, samples(), args), **options)
+        validate=lambda: training.accuracy(model, samples(), args), **options)
     return model, optimizer, history
 
 
@@ -352,3 +352,11 @@ def test_train_classifier_with_auxiliary_output(arguments, stripes):
     assert set(kinds) == {tuple} and len(rates) == 2 * 5
     assert max(rates) == pytest.approx(0.02) and rates[-1] < 0.01 * 0.02
     assert rates.index(max(rates)) < 4
+
+
+def test_a_validation_that_hides_what_the_steps_return_is_refused(arguments):
+    """A record would mix training and test, and rates be chosen by the test set."""
+    args = arguments()
+    with pytest.raises(ValueError, match="validate.. returns 'loss'"):
+        training.fit(lambda batch: {"loss": 1.0}, training.loader(samples(), args), args,
+                     validate=lambda: {"loss": 0.0})

@@ -296,8 +296,8 @@ def test_facts(name):
         assert isinstance(value, (int, float)) and math.isfinite(value), key
     recorded = results.read(ROOT / f"static/results/{name}.json")
     for key, computed in [("facts", facts(name)), ("settings", settings(name))]:
-        assert recorded.get(key, {}).get("values") == computed, (
-            f"{key}: run npm run figures -- {name}")
+        if recorded.get(key, {}).get("values") != computed:
+            pytest.fail(f"{key}: run npm run figures -- {name}", pytrace=False)
 
 
 @every_module

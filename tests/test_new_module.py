@@ -72,8 +72,10 @@ def test_a_figure_is_redrawn_without_training(copy):
     before, drawn = json.loads(record.read_text("utf-8"))["demo"], figure.read_bytes()
     for old, new, trained in [
             ('ylabel="training error (%)"', 'ylabel="error (%)"', []),
-            ("    errors = {}\n", "    errors = {}\n    trained(True, args, seed=9)\n",
+            ("    networks =", '    chosen = compare.chosen("pointwise", args)\n'
+             "    trained(True, chosen, seed=9)\n    networks =",
              ["training trained(True, 9): it was not kept"])]:
+        assert old in module.read_text("utf-8")
         module.write_text(module.read_text("utf-8").replace(old, new), "utf-8")
         done = run(copy, "code/lab/refresh.py", "tiny_net", "--redraw")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -90,10 +92,10 @@ def test_what_trains_is_hashed_without_what_draws(tmp_path):
     module.write_text(text)
     digest = source.training_hash(module)
     for old, new, same in [
-            ("error (%)", "error", True), ("errors = {}", "errors = dict()", True),
+            ("error (%)", "error", True), ("networks =", "nets =", True),
             ("cli.begin(SETTINGS)", "cli.begin(SETTINGS)  # all", True),
-            ("lr: float = 0.01", "lr: float = 0.02", False),
-            ("[True, False], [args]", "[True], [args]", False)]:
+            ("(0.003, 0.01", "(0.002, 0.01", False),
+            ('"control": (trained, False)', '"control": (trained, True)', False)]:
         assert old in text
         module.write_text(text.replace(old, new))
         assert (source.training_hash(module) == digest) == same, old

@@ -163,6 +163,11 @@ def _asked(settings, parser, words):
         if hasattr(args, "weights") and hasattr(args, key) and (
                 args.weights is None) != (getattr(args, key) is None):
             parser.error(f"--weights NAME and {shown} go together")
+    if hasattr(args, "tune"):
+        if args.tune and args.quick:
+            parser.error("--quick chooses no learning rates: leave out --tune")
+        if not args.tune and any(name.startswith("rates") for name in given):
+            parser.error("--rates are for --tune to choose from; one rate is --lr")
     changed = [each.name for each in fields(args) if each.name not in ("out", "tune")
                and getattr(args, each.name) != getattr(default, each.name)]
     if given.get("device", "auto") == "auto":

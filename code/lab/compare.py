@@ -98,12 +98,11 @@ def _tune(sides, args, field, rates):
 
 def _beyond(losses):
     """The rate to try next because the best one is at an edge of the grid, if any."""
-    rates = sorted(losses)
-    best, step = min(losses, key=losses.get), rates[-1] / rates[-2]
-    if len(rates) >= MOST or best not in (rates[0], rates[-1]):
+    rates, best = sorted(losses), min(losses, key=losses.get)
+    if not 1 < len(rates) < MOST or best not in (rates[0], rates[-1]):
         return []
     if best == rates[-1]:
-        return [float(f"{best * step:.3g}")]
+        return [float(f"{best * rates[-1] / rates[-2]:.3g}")]
     return [float(f"{best * rates[0] / rates[1]:.3g}")]
 
 

@@ -150,9 +150,6 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
         means.add(step(_to(batch, args.device)))
         _watch(name, engine.state.iteration / len(loader), epochs, means)
 
-    def measure():
-        return means.over_epoch() | (validate() if validate else {})
-
     trainer = Engine(train_step)
     _show_progress(trainer, name)
 
@@ -166,7 +163,7 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
     @trainer.on(Events.EPOCH_COMPLETED)
     def finish():
         nonlocal top
-        values = measure()
+        values = _join(means.over_epoch(), validate() if validate else {})
         for key, value in values.items():
             history.setdefault(key, []).append(value)
         if scheduler:
@@ -188,6 +185,14 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
         _load(modules, top["states"])
     _seed(seed_after)
     return history
+
+
+def _join(trained, validated):
+    """Both as one; ValueError if one would hide the other's value."""
+    for key in trained.keys() & validated.keys():
+        raise ValueError(f"validate() returns {key!r}, as the steps do: the record "
+                         "would mix training and test")
+    return trained | validated
 
 
 def _watch(name, epoch, epochs, means):
@@ -273,14 +278,10 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
         wrong = (logits.argmax(dim=1) != labels).float()
         return {"loss": batch_loss, "training_error": wrong.mean()}
 
-    def accuracy():
-        value = evaluate(model, test, args)["accuracy"]
-        return {"accuracy": value, "test_error": 1 - value}
-
     history = fit(
         step, batches, args, seed=seed, name=name, epochs=epochs,
         save={"model": model, "optimizer": optimizer, "schedule": schedule},
-        validate=accuracy if validate else None)
+        validate=(lambda: accuracy(model, test, args)) if validate else None)
     return Trained(_bare(model), history)
 
 
@@ -401,6 +402,12 @@ def evaluate(model, dataset, args, metrics=None):
         for metric in metrics.values():
             metric.update(output)
     return {name: metric.compute() for name, metric in metrics.items()}
+
+
+def accuracy(model, dataset, args):
+    """Shares of a data set classified right, and wrong, as fit(validate=…) takes."""
+    share = evaluate(model, dataset, args)["accuracy"]
+    return {"accuracy": share, "test_error": 1 - share}
 
 
 def processes():

@@ -6,7 +6,7 @@
 #   [arXiv:1312.4400](https://arxiv.org/abs/1312.4400)
 # - **Idea**: a 1x1 convolution after each convolution is a small network that
 #   slides over the image with it.
-# - **Demo**: training and test error with and without the 1x1 convolutions.
+# - **Demo**: training error with and without the 1x1 convolutions.
 # - **Time**: about 8 s on 2 CPU cores
 
 # %%
@@ -100,7 +100,7 @@ def trained(pointwise, args, seed):
     history = training.fit(
         step, batches, args, seed=seed,
         save={"model": model, "optimizer": optimizer, "schedule": schedule},
-        validate=lambda: training.evaluate(model, test, args),
+        validate=lambda: training.accuracy(model, test, args),
         name=f"new_net-{'1x1' if pointwise else '3x3'}-{args.data}-{seed}")
     return training.Trained(model, history)
 
