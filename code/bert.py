@@ -293,14 +293,14 @@ def mask_tokens(input_ids, vocab_size):
     (B, T) -> what is shown (B, T), which are chosen (B, T). Of ten that
     are, eight are shown as [MASK], one as any token, one as it is.
     """
-    is_word = input_ids >= len(text.BERT_SPECIAL)
+    first = len(text.BERT_SPECIAL)    # the ids before are no words
+    is_word = input_ids >= first
     order = torch.rand(input_ids.shape, device=input_ids.device)
     rank = order.masked_fill(~is_word, 2).argsort(1).argsort(1)
     count = (0.15 * is_word.sum(1, keepdim=True)).round().clamp(1)
     hidden = is_word & (rank < count)
-
     fate = torch.rand(input_ids.shape, device=input_ids.device)
-    any_word = torch.randint_like(input_ids, len(text.BERT_SPECIAL), vocab_size)
+    any_word = torch.randint_like(input_ids, first, vocab_size)
     masked = input_ids.masked_fill(
         hidden & (fate < 0.8), text.BERT_SPECIAL.index("[MASK]"))
     return torch.where(hidden & (fate >= 0.9), any_word, masked), hidden

@@ -358,5 +358,5 @@ def test_a_validation_that_hides_what_the_steps_return_is_refused(arguments):
     """A record would mix training and test, and rates be chosen by the test set."""
     args = arguments()
     with pytest.raises(ValueError, match="validate.. returns 'loss'"):
-        training.fit(lambda batch: {"loss": 1.0}, training.loader(samples(), args), args,
-                     validate=lambda: {"loss": 0.0})
+        training.fit(lambda batch: {"loss": 1.0}, training.loader(samples(), args),
+                     args, validate=lambda: {"loss": 0.0})

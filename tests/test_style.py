@@ -24,7 +24,7 @@ const read = (name) => {
 console.log(JSON.stringify(Object.fromEntries(process.argv.slice(1).map(read))));
 """
 
-LONGEST = 45   # seconds of a demo on 2 quiet cores
+LONGEST = 60   # seconds of a demo: 45 on 2 quiet cores, and records may be of busy ones
 
 every_module = pytest.mark.parametrize("name", MODULES)
 
@@ -85,7 +85,7 @@ def test_header(name, read):
 
 @every_module
 def test_header_time(name, read):
-    """That of the latest default demo, within a factor of 1.5, and at most 45 s."""
+    """That of the latest default demo, within a factor of 1.5, and at most LONGEST."""
     if line := mistimed(name, read[name]["header"]["time"], results.read(
             ROOT / f"static/results/{name}.json")):
         pytest.fail(line, pytrace=False)
@@ -110,7 +110,7 @@ def mistimed(name, time, record):
 @pytest.mark.parametrize("time, seconds, words", [
     ("about 12 s on 2 CPU cores", 12.4, None), ("a moment", 12, "about N s"),
     ("about 12 s on 2 CPU cores", 30, "about 30 s"),
-    ("about 46 s on 2 CPU cores", 46, "more than 45"),
+    ("about 61 s on 2 CPU cores", 61, "more than 60"),
     ("about 12 s on 2 CPU cores", None, "npm run figures -- toy")])
 def test_a_wrong_time_is_found(time, seconds, words):
     line = mistimed("toy", time, {"demo": {"seconds": seconds}} if seconds else {})
