@@ -10,7 +10,7 @@
 # - **Demo**: one network with ReLU and with tanh, each at its best learning rate
 #   (here tanh is the faster one, unlike in the paper's figure 1); then with and
 #   without dropout, its first filters, maps and Grad-CAM.
-# - **Time**: about 17 s on 2 CPU cores
+# - **Time**: about 40 s on 2 CPU cores
 
 # %%
 from dataclasses import dataclass

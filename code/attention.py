@@ -16,7 +16,7 @@
 #   it answers the question at hand; the weights are learned like everything else.
 # - **Demo**: letters to sort or copy, with each mechanism and without attention: where
 #   it attends, and what longer inputs do to it.
-# - **Time**: about 22 s on 2 CPU cores
+# - **Time**: about 35 s on 2 CPU cores
 
 # %%
 import math

@@ -7,7 +7,7 @@
 # - **Idea**: let a Transformer's encoder fill gaps in text that nobody had to label,
 #   with words from both sides in view; then teach it a task with a few labels.
 # - **Demo**: pre-training in miniature; filled gaps; attention maps.
-# - **Time**: about 20 s on 2 CPU cores; `--data mr` and `--data sst2`: film reviews
+# - **Time**: about 35 s on 2 CPU cores; `--data mr` and `--data sst2`: film reviews
 
 # %%
 from collections import OrderedDict

@@ -9,7 +9,7 @@
 # - **Demo**: three stations of the paper's road from ResNet to ConvNeXt, in small and
 #   at about equal multiply-adds, and what a multiply-add costs in each kind of
 #   convolution.
-# - **Time**: about 15 s on 2 CPU cores; `--data cifar10` walks the whole road
+# - **Time**: about 30 s on 2 CPU cores; `--data cifar10` walks the whole road
 
 # %%
 import time

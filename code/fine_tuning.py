@@ -10,7 +10,7 @@
 #   few labelled examples: a new linear layer on top, and all weights go on learning.
 # - **Demo**: opinions on hotels from 16, 64 and 256 labelled reviews, by a small BERT
 #   that was pre-trained on unlabelled ones and by the same network from scratch.
-# - **Time**: about 30 s on 2 CPU cores; `--data mr` and `--data sst2`: film reviews
+# - **Time**: about 55 s on 2 CPU cores; `--data mr` and `--data sst2`: film reviews
 
 # %%
 from dataclasses import dataclass, replace

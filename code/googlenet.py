@@ -9,7 +9,7 @@
 #   it by reducing the channels with 1x1 convolutions before the large windows.
 # - **Demo**: what a block costs with and without the reductions; small networks of
 #   both kinds, at equal widths and at equal cost; what each branch of a block sees.
-# - **Time**: about 25 s on 2 CPU cores
+# - **Time**: about 55 s on 2 CPU cores
 
 # %%
 from collections import namedtuple

@@ -9,7 +9,7 @@
 #   it; the maps, weighed so and added, show which places spoke for the class.
 # - **Demo**: cover what Grad-CAM points at, and what it does not: how fast does the
 #   network lose the digit? The control is the map of a network that never learned.
-# - **Time**: about 20 s on 2 CPU cores
+# - **Time**: about 45 s on 2 CPU cores
 
 # %%
 from dataclasses import dataclass

@@ -8,7 +8,7 @@
 #   window for fewer multiply-adds, and never ask the network to be entirely sure.
 # - **Demo**: small networks that differ only in how their 5x5 is factorised: cost
 #   against accuracy; and label smoothing against none: how sure is the network?
-# - **Time**: about 20 s on 2 CPU cores
+# - **Time**: about 35 s on 2 CPU cores
 
 # %%
 import re

@@ -19,7 +19,7 @@
 #   it from relying on any single one of them.
 # - **Demo**: 200 digits with and without dropout; twenty layers whose weights are too
 #   large or too small, and training, with and without batch norm; four norms.
-# - **Time**: about 10 s on 2 CPU cores
+# - **Time**: about 20 s on 2 CPU cores
 
 # %%
 from dataclasses import dataclass

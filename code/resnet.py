@@ -8,7 +8,7 @@
 #   easy and more layers can no longer hurt.
 # - **Demo**: plain networks against residual networks of 20 and 56 layers: training
 #   error, gradient by layer, and what the maps of a trained network show.
-# - **Time**: about 15 s on 2 CPU cores
+# - **Time**: about 35 s on 2 CPU cores
 
 # %%
 from dataclasses import dataclass

@@ -8,7 +8,7 @@
 #   a sentence are read, and learned, at the same time.
 # - **Demo**: English number words to German ones, which turn tens and ones around:
 #   numbers it has never seen, with and without positions, with four heads and one.
-# - **Time**: about 30 s on 2 CPU cores
+# - **Time**: about 55 s on 2 CPU cores
 
 # %%
 from collections import namedtuple

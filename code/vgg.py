@@ -9,7 +9,7 @@
 # - **Demo**: three 3x3 convolutions against one of 7x7, the same network deeper and
 #   deeper with and without batch normalisation, how large the signal is in a new
 #   VGG-19, and what a trained small VGG looks at.
-# - **Time**: about 20 s on 2 CPU cores
+# - **Time**: about 40 s on 2 CPU cores
 
 # %%
 from dataclasses import dataclass, replace

@@ -13,7 +13,7 @@
 #   what a convolution knows of pictures is left to be learned.
 # - **Demo**: a ViT against a CNN of equal multiply-adds on more and more digits, on
 #   moved ones and on puzzles; attention rollout; what the positions have learned.
-# - **Time**: about 25 s on 2 CPU cores
+# - **Time**: about 45 s on 2 CPU cores
 
 # %%
 from collections import OrderedDict
