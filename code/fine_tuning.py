@@ -34,7 +34,11 @@ class Settings(bert.Settings):
     steps: int = cli.flag(50, "steps of fine-tuning, at least")
     passes: int = cli.flag(6, "passes over the labelled reviews, at least")
     labels: tuple[int, ...] = cli.flag((16, 64, 256), "labelled reviews", least=2)
-    weights = text = None   # published ones are for bert.py
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.weights or self.text:
+            raise ValueError("--weights and --text are for bert.py")
 
 
 FILMS = bert.FILMS | {"lr_labels": 1e-3, "steps": 200}

@@ -50,3 +50,9 @@ def test_a_new_layer_is_all_that_a_task_adds():
         intermediate_size=8, max_position_embeddings=8))
     assert sum(p.numel() for p in model.classifier.parameters()) == 2 * 16 + 2
     assert values["base_new_parameters"] == 2 * 768 + 2
+
+
+def test_published_weights_are_for_bert(script, tmp_path, capsys):
+    assert script("fine_tuning", "--weights", "bert-base-uncased", "--text", "a [MASK]",
+                  "--out", tmp_path) == 2
+    assert "--weights and --text are for bert.py" in capsys.readouterr().err

@@ -64,6 +64,7 @@ def project(tmp_path_factory):
                     ignore=shutil.ignore_patterns("__pycache__"))
     (root / "static").mkdir()
     (root / "static/fonts").symlink_to(ROOT / "static/fonts")
+    (root / "papers").symlink_to(ROOT / "papers")
     (root / "matplotlibrc").write_text("text.usetex: True\nno.such.key: 1\n")
     return root
 

@@ -69,8 +69,8 @@ class Settings:
 
     @property
     def seeds(self):
-        """The seeds of the runs of a comparison."""
-        return range(self.seed, self.seed + self.runs)
+        """The seeds of the runs of a comparison; --quick has one."""
+        return range(self.seed, self.seed + (1 if self.quick else self.runs))
 
 
 _SHARED = {each.name for each in fields(Settings)}

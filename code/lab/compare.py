@@ -25,9 +25,8 @@ def train(sides, args, field="lr"):
     one seed of each. Final metrics are recorded, with the choices, under the names.
     """
     chosen = choose(sides, args, field)
-    seeds = args.seeds[:1] if args.quick else args.seeds
     calls = {name: [(*side, replace(args, **{field: chosen[name]}), seed)
-                    for seed in seeds] for name, side in sides.items()}
+                    for seed in args.seeds] for name, side in sides.items()}
     parallel.precompute(sum(calls.values(), []))
     trained = {name: [function(*arguments) for function, *arguments in those]
                for name, those in calls.items()}
@@ -36,7 +35,7 @@ def train(sides, args, field="lr"):
         results.record_runs(name, histories)
         results.record(f"{name}_{field}", chosen[name])
         runs.current().sides[name] = {
-            "field": field, "value": chosen[name], "seeds": len(seeds),
+            "field": field, "value": chosen[name], "seeds": len(args.seeds),
             "epochs": len(histories[0]["seconds"]), "flat": _is_flat(histories),
             **_known(args).get(f"{name}.{field}", {"tried": None})}
     return trained

@@ -311,12 +311,11 @@ class LiveModule:
                 self.run_cell(ARGUMENTS, self.own_text(self.cells[ARGUMENTS]))
             runs.use(self.run)
             self.namespace["args"] = self.args
-        else:
-            os.environ["LAB_MODULE"] = self.path.stem   # whose run cli.begin begins
         filename = f"{self.path.name} ({symbol})"
         first, _ = self.cells[symbol]
-        self.evaluate(_parse(text.splitlines(), first, filename), filename,
-                      _is_quiet(text))
+        with _module_of_runs(self.path.stem):
+            self.evaluate(_parse(text.splitlines(), first, filename), filename,
+                          _is_quiet(text))
         if symbol == ARGUMENTS:
             self.run, self.args = runs.current(), self.namespace["args"]
 
@@ -352,6 +351,17 @@ class LiveModule:
             return loop.run_until_complete(task)
         finally:
             task.cancel()   # where it was stopped
+
+
+@contextlib.contextmanager
+def _module_of_runs(name):
+    """Let cli.begin know which module's run it begins."""
+    os.environ["LAB_MODULE"] = name
+    try:
+        yield
+    finally:
+        del os.environ["LAB_MODULE"]
+
 
 
 def _parse(lines, first, filename):
