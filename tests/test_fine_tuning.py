@@ -52,7 +52,8 @@ def test_a_new_layer_is_all_that_a_task_adds():
     assert values["base_new_parameters"] == 2 * 768 + 2
 
 
-def test_published_weights_are_for_bert(script, tmp_path, capsys):
+def test_published(script, tmp_path, capsys):
+    """Published weights are for bert.py; the flag is refused here."""
     assert script("fine_tuning", "--weights", "bert-base-uncased", "--text", "a [MASK]",
                   "--out", tmp_path) == 2
     assert "--weights and --text are for bert.py" in capsys.readouterr().err
