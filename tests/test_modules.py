@@ -191,7 +191,7 @@ def test_bad_arguments(name, script, capsys):
         ("googlenet", "--width", "0.001"), ("inception", "--stride", "3"),
         ("convnext", "--size", "8"),
         ("vit", "--patch-size", "1"), ("vit", "--size", "15"),
-        ("vit", "--hidden-dim", "33"), ("attention", "--width", "6"),
+        ("vit", "--hidden-dim", "33"), ("multi_head", "--width", "6"),
         ("attention", "--shortest", "11"), ("transformer", "--d-model", "12"),
         ("bert", "--width", "49"), ("bert", "--gaps", "none")]])
 def test_settings_that_cannot_work(name, flag, value, script, capsys):
