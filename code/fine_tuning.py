@@ -123,7 +123,7 @@ if __name__ == "__main__":
 
 # %% Trainings
 if __name__ == "__main__":
-    compare.train({"pretraining": (pretrained,)}, args)
+    compare.train({"pretraining": (pretrained,)}, replace(args, lr_labels=None))
     compare.train(classifiers(args), args, field="lr_labels")
 
 # %% Few labels

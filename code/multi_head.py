@@ -106,8 +106,8 @@ class MultiHeadAttention(nn.Module):
 
     query (B, T, D), key and value (B, S, D) -> (B, T, D); mask
     broadcastable to (B, H, T, S), True where attention is allowed. With a
-    KeyValueCache, S counts the keys that it already has. Names as in
-    nn.MultiheadAttention.
+    KeyValueCache, key and value are new positions; the mask's S counts
+    those in the cache, too. Names as in nn.MultiheadAttention.
     """
 
     def __init__(self, embed_dim, num_heads, dropout=0.0):

@@ -299,7 +299,7 @@ def big(vocabulary=37_000):
 def translation_loss(logits, target, smoothing=0.1):
     """Cross-entropy of logits (B, T, K), target (B, T).
 
-    Label smoothing, section 5.4: the correct token has 1 - smoothing.
+    Label smoothing, section 5.4: smoothing is spread over all K tokens.
     """
     return F.cross_entropy(
         logits.flatten(0, 1), target.flatten(),

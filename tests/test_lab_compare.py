@@ -96,7 +96,9 @@ def test_a_recorded_choice_is_not_made_again_without_tune(args, tmp_path):
 
 def test_a_rate_that_was_asked_for_holds_for_all(args):
     settings = args(lr=0.3)
+    runs.current().choices["a.lr"] = {"value": 0.1, "tried": {"0.1": 1.0}}
     compare.train({"a": (trained, 0.2), "b": (trained, 0.4)}, settings)
+    assert runs.current().sides["a"]["value"] == 0.3
     assert {lr for _, lr, _ in calls} == {0.3}
     assert runs.current().sides["a"]["tried"] is None
     assert compare.chosen("a", settings) == settings

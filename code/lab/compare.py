@@ -3,7 +3,9 @@
 The rule: of the rates in args.rates the one with the lowest training loss after the
 last epoch, on average over two seeds that are not shown; while the best rate is at an
 edge, the grid goes on there. What was chosen is kept in static/results, so that a demo
-need not choose again; --tune does.
+need not choose again; --tune does. With other settings the choice for the default ones
+holds. Where training errors reach zero, the rule decides by what is left of the loss,
+which says nothing of the test error.
 """
 
 import math
@@ -12,7 +14,7 @@ from dataclasses import replace
 
 from lab import parallel, results, runs
 
-SEEDS = 100, 101   # of the trainings that choose; seeds that are shown begin at 0
+SEEDS = 100, 101   # of the trainings that choose; seeds that are shown begin at --seed
 MOST = 12          # rates that are tried for one side
 
 
@@ -34,10 +36,12 @@ def train(sides, args, field="lr"):
         histories = [each.history for each in those]
         results.record_runs(name, histories)
         results.record(f"{name}_{field}", chosen[name])
+        asked_for = getattr(args, field) is not None
+        choice = {} if asked_for else _known(args).get(f"{name}.{field}", {})
         runs.current().sides[name] = {
-            "field": field, "value": chosen[name], "seeds": len(args.seeds),
-            "epochs": len(histories[0]["seconds"]), "flat": _is_flat(histories),
-            **_known(args).get(f"{name}.{field}", {"tried": None})}
+            "tried": None, **choice, "field": field, "value": chosen[name],
+            "seeds": len(args.seeds), "epochs": len(histories[0]["seconds"]),
+            "flat": _is_flat(histories)}
     return trained
 
 
@@ -129,7 +133,8 @@ def _grid(field):
 def _is_flat(histories):
     """Whether the last quarter of the epochs brings less than a 20th of what all do.
 
-    By the training error, where it is measured: a loss may begin without bounds.
+    By the training error, where it is measured: a loss may begin without bounds. A rate
+    that falls to zero flattens any curve: then this says that the schedule has ended.
     """
     key = "training_error" if "training_error" in histories[0] else "loss"
     means = [sum(values) / len(values)
