@@ -187,14 +187,14 @@ if __name__ == "__main__":
                     else heats(args, seed, learned))
             covered = [TensorDataset(cover(images, heat, share), labels)
                        for share in shares]
-            runs.append([100 * training.evaluate(model, part, args)["accuracy"]
+            runs.append([training.evaluate(model, part, args)["accuracy"]
                          for part in covered])
-        figures.band(axis, [100 * share for share in shares], runs, role, label)
+        figures.band(axis, shares, runs, role, label)
         key = {True: "looked", False: "untrained", None: "anywhere"}[learned]
-        mean = torch.tensor(runs).mean(0) / 100
+        mean = torch.tensor(runs).mean(0)
         results.record("accuracy", mean[0])
         results.record(f"{key}_covered10_accuracy", mean[2])
-    axis.set_ylim(0, 100)
+    axis.set_ylim(0, 1)
     figures.label_lines(axis)
     figures.save(figure, "grad-cam-cover")
 

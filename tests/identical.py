@@ -76,3 +76,16 @@ def assert_same(ours, reference, what, tolerance=1e-5):
     scale = reference.abs().max()
     assert scale > 0, what
     assert (ours - reference).abs().max() <= tolerance * scale, what
+
+
+def assert_same_gradients(ours, reference, *inputs):
+    """Equal values, and equal gradients with respect to every input."""
+    torch.testing.assert_close(ours, reference)
+    upstream = torch.randn_like(reference)
+    for a, b in zip(torch.autograd.grad(ours, inputs, upstream),
+                    torch.autograd.grad(reference, inputs, upstream)):
+        torch.testing.assert_close(a, b)
+
+
+def leaf(*shape, scale=1.0):
+    return (scale * torch.randn(*shape)).requires_grad_()

@@ -631,6 +631,13 @@ def test_an_axis_in_percent_takes_shares():
     assert "50" in [label.get_text() for label in axis.get_yticklabels()]
 
 
+def test_an_axis_in_percent_refuses_percent(run):
+    figure, (axis,) = figures.panels(ylabel="test accuracy (%)")
+    axis.plot([1, 2], [25, 75])
+    with pytest.raises(ValueError, match="takes shares"):
+        figures.save(figure, "toy")
+
+
 def test_confusion_shows_every_count():
     assert {"980", "1,035", "870", "12"} <= {words for words, *_ in texts(confused())}
 

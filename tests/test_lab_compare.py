@@ -41,12 +41,12 @@ def args(tmp_path, monkeypatch):
     calls.clear()
     trained.kept.clear()
 
-    def begin(display=False, **options):
+    def begin(display=False, tune=False, **options):
         settings = Settings(data="toy", device=torch.device("cpu"), out=tmp_path,
                             **options)
         script = None if display else cli.CODE / "lenet.py"
         runs.begin(settings, "demo", script, "python code/toy.py")
-        runs.current().module = "toy"
+        runs.current().module, runs.current().tune = "toy", tune
         return settings
 
     return begin

@@ -6,24 +6,12 @@ import torch
 import torch.nn.functional as F
 
 import layers
-
-
-def assert_same(ours, reference, *inputs):
-    """Equal values, and equal gradients with respect to every input."""
-    torch.testing.assert_close(ours, reference)
-    upstream = torch.randn_like(reference)
-    for a, b in zip(torch.autograd.grad(ours, inputs, upstream),
-                    torch.autograd.grad(reference, inputs, upstream)):
-        torch.testing.assert_close(a, b)
-
-
-def leaf(*shape, scale=1.0):
-    return (scale * torch.randn(*shape)).requires_grad_()
+from identical import assert_same_gradients, leaf
 
 
 def test_linear():
     x, weight, bias = leaf(4, 7), leaf(5, 7), leaf(5)
-    assert_same(layers.linear(x, weight, bias), F.linear(x, weight, bias),
+    assert_same_gradients(layers.linear(x, weight, bias), F.linear(x, weight, bias),
                 x, weight, bias)
 
 
@@ -31,7 +19,7 @@ def test_conv2d():
     for kernel, stride, padding in product((1, 2, 3, 5), (1, 2, 3), (0, 1, 2)):
         x, weight, bias = leaf(2, 3, 9, 8), leaf(4, 3, kernel, kernel), leaf(4)
         ours = layers.conv2d(x, weight, bias, stride, padding)
-        assert_same(ours, F.conv2d(x, weight, bias, stride, padding),
+        assert_same_gradients(ours, F.conv2d(x, weight, bias, stride, padding),
                     x, weight, bias)
         assert ours.shape[-2:] == tuple(
             layers.output_size(n, kernel, stride, padding) for n in (9, 8))
@@ -39,13 +27,13 @@ def test_conv2d():
 
 def test_conv2d_without_bias():
     x, weight = leaf(2, 3, 9, 8), leaf(4, 3, 3, 3)
-    assert_same(layers.conv2d(x, weight), F.conv2d(x, weight), x, weight)
+    assert_same_gradients(layers.conv2d(x, weight), F.conv2d(x, weight), x, weight)
 
 
 def test_max_pool2d():
     for kernel, stride, padding in [(2, None, 0), (3, 2, 0), (3, 2, 1), (3, 1, 1)]:
         x = leaf(2, 3, 9, 8)
-        assert_same(layers.max_pool2d(x, kernel, stride, padding),
+        assert_same_gradients(layers.max_pool2d(x, kernel, stride, padding),
                     F.max_pool2d(x, kernel, stride, padding), x)
 
 
@@ -74,13 +62,13 @@ def test_activation_and_its_gradient(name):
 def test_softmax():
     for scale in (3, 1000):  # e^1000 overflows
         logits = leaf(4, 10, scale=scale)
-        assert_same(layers.softmax(logits), F.softmax(logits, dim=-1), logits)
+        assert_same_gradients(layers.softmax(logits), F.softmax(logits, dim=-1), logits)
 
 
 @pytest.mark.parametrize("offset", [-1e4, 0, 1e4])
 def test_cross_entropy(offset):
     logits, target = leaf(4, 10, scale=3), torch.tensor([3, 0, 9, 9])
-    assert_same(layers.cross_entropy(logits + offset, target),
+    assert_same_gradients(layers.cross_entropy(logits + offset, target),
                 F.cross_entropy(logits + offset, target), logits)
 
 

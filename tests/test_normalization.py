@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 import normalization
 from declared import Case, images
+from identical import assert_same_gradients, leaf
 
 CASES = {
     "convolutions": Case(partial(normalization.convolutions, depth=3, width=8),
@@ -14,19 +15,6 @@ CASES = {
     "perceptron": Case(partial(normalization.perceptron, dropout=0.5),
                        partial(images, channels=1, size=8)),
 }
-
-
-def assert_same(ours, reference, *inputs):
-    """Equal values, and equal gradients with respect to every input."""
-    torch.testing.assert_close(ours, reference)
-    upstream = torch.randn_like(reference)
-    for a, b in zip(torch.autograd.grad(ours, inputs, upstream),
-                    torch.autograd.grad(reference, inputs, upstream)):
-        torch.testing.assert_close(a, b)
-
-
-def leaf(*shape, scale=1.0):
-    return (scale * torch.randn(*shape)).requires_grad_()
 
 
 def test_dropout_drops_a_share_and_keeps_the_mean():
@@ -45,9 +33,9 @@ def test_batch_norm():
     for training in (True, False):
         x, weight, bias = leaf(4, 3, 5, 6, scale=2), leaf(3), leaf(3)
         ours, torchs = [(torch.full((3,), 0.3), torch.full((3,), 2.0)) for _ in "ab"]
-        assert_same(normalization.batch_norm(x, *ours, weight, bias, training),
-                    F.batch_norm(x, *torchs, weight, bias, training),
-                    x, weight, bias)
+        assert_same_gradients(
+            normalization.batch_norm(x, *ours, weight, bias, training),
+            F.batch_norm(x, *torchs, weight, bias, training), x, weight, bias)
         for a, b in zip(ours, torchs):  # the running statistics
             torch.testing.assert_close(a, b)
             assert not a.requires_grad
@@ -55,18 +43,19 @@ def test_batch_norm():
 
 def test_layer_norm():
     x = leaf(4, 6, 5, 5, scale=2)
-    assert_same(normalization.layer_norm(x), F.layer_norm(x, x.shape[1:]), x)
+    assert_same_gradients(normalization.layer_norm(x), F.layer_norm(x, x.shape[1:]), x)
 
 
 def test_instance_norm():
     x = leaf(4, 6, 5, 5, scale=2)
-    assert_same(normalization.instance_norm(x), F.instance_norm(x), x)
+    assert_same_gradients(normalization.instance_norm(x), F.instance_norm(x), x)
 
 
 def test_group_norm():
     for groups in (1, 2, 3, 6):
         x = leaf(4, 6, 5, 5, scale=2)
-        assert_same(normalization.group_norm(x, groups), F.group_norm(x, groups), x)
+        assert_same_gradients(
+            normalization.group_norm(x, groups), F.group_norm(x, groups), x)
 
 
 def test_normalise_gives_mean_0_and_variance_1_over_its_axes():

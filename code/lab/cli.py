@@ -117,6 +117,8 @@ def begin(settings):
     name = "demo" if args.data == next(iter(settings)) else args.data
     runs.begin(args, name, script, command, _processes(args, notebook),
                values(settings))
+    if getattr(args, "tune", False):   # of the run: the same trainings are the same
+        runs.current().tune, args = True, replace(args, tune=False)
     if script and name == "demo" and args.out == STATIC:
         runs.current().keep_trainings(ROOT / f"out/trainings/{script.stem}.pickle")
         if os.environ.get("LAB_REDRAW"):
@@ -128,7 +130,7 @@ def values(settings):
     """Name the numbers among a module's own settings, {"mnist.epochs": 5}.
 
     settings: {data set: its Settings}. Those of a tuple are counted from 0:
-    "cifar10.relu_rates.1". Slides link to them.
+    "cifar10.rates.1". Slides link to them.
     """
     own = {}
     for data, chosen in settings.items():

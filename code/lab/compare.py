@@ -37,7 +37,7 @@ def train(sides, args, field="lr"):
         results.record_runs(name, histories)
         results.record(f"{name}_{field}", chosen[name])
         asked_for = getattr(args, field) is not None
-        choice = {} if asked_for else _known(args).get(f"{name}.{field}", {})
+        choice = {} if asked_for else _known().get(f"{name}.{field}", {})
         runs.current().sides[name] = {
             "tried": None, **choice, "field": field, "value": chosen[name],
             "seeds": len(args.seeds), "epochs": len(histories[0]["seconds"]),
@@ -59,7 +59,7 @@ def choose(sides, args, field="lr"):
     """
     if getattr(args, field) is not None:
         return dict.fromkeys(sides, getattr(args, field))
-    known, rates = _known(args), sorted(getattr(args, _grid(field)))
+    known, rates = _known(), sorted(getattr(args, _grid(field)))
     missing = {name: side for name, side in sides.items()
                if f"{name}.{field}" not in known}
     if missing and (args.quick or runs.current().display):
@@ -67,7 +67,7 @@ def choose(sides, args, field="lr"):
                   for name in missing}
     elif missing:
         _tune(missing, args, field, rates)
-        known = _known(args)
+        known = _known()
     return {name: known[f"{name}.{field}"]["value"] for name in sides}
 
 
@@ -115,13 +115,13 @@ def _loss(trained):
     return mean if math.isfinite(mean) else math.inf
 
 
-def _known(args):
+def _known():
     """{"NAME.FIELD": choice} of this run and, without --tune, of the committed record.
 
     On other data a choice holds that was made there.
     """
     current = runs.current()
-    recorded = {} if args.tune else results.read(
+    recorded = {} if current.tune else results.read(
         results.RECORDS / f"{current.module}.json").get("choices", {})
     return {**recorded.get(current.name, {}), **current.choices}
 

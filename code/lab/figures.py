@@ -439,6 +439,8 @@ def save(figure, name, format="svg"):
 
     The file says where it came from: the run's provenance is its description.
     """
+    for axis in figure.axes:
+        _check_shares(axis)
     current = runs.current()
     data = _render(figure, format, json.dumps(current.provenance()))
     if current.display:
@@ -454,6 +456,15 @@ def save(figure, name, format="svg"):
         with results.atomic(path) as temporary:
             temporary.write_bytes(content)
     print(f"wrote {terminal.shown(folder / name)}.{format}")
+
+
+def _check_shares(axis):
+    """ValueError if an axis in percent was given percent, not shares."""
+    for label, column in (axis.get_xlabel(), 0), (axis.get_ylabel(), 1):
+        if label.endswith("(%)") and any(
+                len(_data(line)) and _data(line)[:, column].max() > 1.001
+                for line in axis.lines):
+            raise ValueError(f"the axis {label!r} takes shares, 0..1, and got more")
 
 
 def _display(data, format, name):

@@ -363,7 +363,6 @@ def _module_of_runs(name):
         del os.environ["LAB_MODULE"]
 
 
-
 def _parse(lines, first, filename):
     """The tree of lines that begin at line `first` of a file; errors can show them."""
     padded = [""] * (first - 1) + list(lines)

@@ -2,10 +2,9 @@
 
 This is `npm run figures`; with names, as in `npm run figures -- resnet`, only these
 modules are looked at. With --check it only lists them and exits with status 1 if there
-are any. With --tune the learning rates of comparisons are chosen again. With --redraw
-it runs all of them, and takes trainings from their latest run
-where the code that trains is the same. Figures that no code draws any more are to be
-deleted by hand.
+are any. With --tune and with --redraw it runs all of them: --tune chooses the learning
+rates of comparisons again, --redraw takes trainings from the latest run where the code
+that trains is the same. Figures that no code draws any more are to be deleted by hand.
 """
 
 import argparse
@@ -102,7 +101,7 @@ def main():
     parser.add_argument("names", nargs="*", metavar="NAME", help="a module")
     parser.add_argument("--check", action="store_true", help="only list them")
     parser.add_argument("--tune", action="store_true",
-                        help="choose the learning rates of comparisons again")
+                        help="run them all, and choose learning rates again")
     parser.add_argument("--redraw", action="store_true",
                         help="run them all, with the trainings of their latest run")
     args = parser.parse_args()
@@ -115,7 +114,7 @@ def main():
         reasons = stale(module)
         if not reasons and not args.redraw and not args.tune:
             continue
-        print(f"{module.name}: {', '.join(reasons) or 'to be redrawn'}", flush=True)
+        print(f"{module.name}: {', '.join(reasons) or 'fresh'}", flush=True)
         status = 0
         if not args.check:
             print(f"running python {module.relative_to(ROOT)}", flush=True)

@@ -38,6 +38,7 @@ class Run:
         self.training_hash = training_hash(script) if script else None
         self.values, self.samples, self.checkpoints = {}, {}, set()
         self.choices, self.sides = {}, {}  # of compare.train
+        self.tune = False  # whether it is to choose again
         self.trainings = None  # the file for what a default demo's returned
         self.redrawn = False  # whether they were taken from it
         self.side_by_side = 1  # processes that did train
