@@ -45,8 +45,8 @@ def run(tmp_path, monkeypatch):
         data="digits", out=tmp_path / "out", seed=0,
         device=torch.device("cpu"), resume=False)
     monkeypatch.setattr(runs, "_current", None)
-    monkeypatch.setattr(runs, "module_hash", lambda path: "abc")
-    runs.begin(args, "demo", Path("toy.py"), "python code/toy.py")
+    (tmp_path / "toy.py").write_text("import torch\n")
+    runs.begin(args, "demo", tmp_path / "toy.py", "python code/toy.py")
     return args
 
 
