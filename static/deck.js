@@ -8,11 +8,13 @@ import { growType } from "./grow.js";
 import Search from "./search.js";
 import { startTheme, toggleTheme } from "./theme.js";
 
-const printing = new URLSearchParams(location.search).has("print-pdf");
+const query = new URLSearchParams(location.search);
+const printing = query.has("print-pdf");
 const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 window.Reveal = Reveal;
 startTheme();
+if (Number(query.get("minutes"))) leaveOut(Number(query.get("minutes")));
 labelSlides();
 if (printing) printRecorded();
 await growType(/** @type {HTMLElement} */ (document.querySelector(".slides")));
@@ -43,6 +45,7 @@ Reveal.initialize({
   autoAnimateMatcher: morphingPairs,
   pdfSeparateFragments: false,
   pdfMaxPagesPerSlide: 1,
+  defaultTiming: 0, // of slides without data-timing: with it the speaker view shows whether one is late
   plugins: [Notes, Zoom, Search],
 });
 Reveal.addKeyBinding({ keyCode: 84, key: "T", description: "Light or dark" }, toggleTheme);
@@ -53,7 +56,7 @@ if (diagrams.length) import("./diagrams.js").then(({ drawDiagrams }) => drawDiag
 if ("watch" in document.body.dataset) {
   import("./reload.js");
   if (!printing) for (const event of ["ready", "slidechanged"]) Reveal.addEventListener(event, refuseMisfit);
-  const isLecturers = !printing && !new URLSearchParams(location.search).has("receiver");
+  const isLecturers = !printing && !query.has("receiver");
   if (isLecturers && document.querySelector(".runnable")) import("./lib/live.js");
 }
 
@@ -61,6 +64,16 @@ if ("watch" in document.body.dataset) {
 const { classList } = document.documentElement;
 addEventListener("beforeprint", () => classList.add("print-pdf"));
 addEventListener("afterprint", () => classList.toggle("print-pdf", printing));
+
+/** @param {number} minutes that the lecture takes: slides for longer ones are left out */
+function leaveOut(minutes) {
+  for (const slide of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".slides section[data-plan]"))) {
+    if (Number(slide.dataset.plan) <= minutes) continue;
+    const stack = slide.parentElement;
+    slide.remove();
+    if (stack?.matches("section") && !stack.querySelector("section")) stack.remove();
+  }
+}
 
 /** Gives each slide its number in the footer, and a name for screen readers. */
 function labelSlides() {

@@ -4,6 +4,7 @@ import math from "@vscode/markdown-it-katex";
 import { parseYamlFrontMatter } from "reveal-md/lib/util.js";
 import { frontMatterForm, splitFrontMatter } from "./front-matter.mjs";
 import { HtmlReader, readAttributes } from "./html.mjs";
+import { planProblem } from "./plan.mjs";
 import { lostCells, mistakeOf, mistakesIn, misspeltComment, noFootnotes } from "./unrecognised.mjs";
 
 /**
@@ -178,6 +179,8 @@ class SlideReader {
       else this.addBlock(block);
     }
     this.html.end(slide.line);
+    const mistake = planProblem(slide);
+    if (mistake) this.problem(slide.line, mistake);
     this.layOut();
     return slide;
   }

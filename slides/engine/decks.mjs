@@ -8,7 +8,7 @@ import { UserError, here, shown } from "./command.mjs";
 import { frontMatterForm, isDeck } from "./front-matter.mjs";
 
 /**
- * @typedef {{name: string, title: string, family: string, slides: number}} Deck
+ * @typedef {{name: string, title: string, family: string, slides: number, plans: number[]}} Deck
  * @typedef {{assets?: string, watch?: boolean, sources?: boolean, linkDeck?: (name: string) => string}} RenderOptions
  * @typedef {(name: string, options?: RenderOptions) => Promise<string>} RenderDeck
  */
@@ -61,10 +61,12 @@ export const inAddress = (name) => name.split("/").map(encodeURIComponent).join(
  */
 export async function describeDecks(root) {
   const { readDeck } = await import("./deck.mjs");
+  const { plansOf } = await import("./plan.mjs");
   const names = await deckNames(root);
   return Promise.all(names.map(async (name) => {
     const { meta, stacks } = readDeck(await readFile(path.join(root, "slides", name), "utf8"));
-    return { name, title: meta.title || name, family: meta.family, slides: stacks.flat().length };
+    const slides = stacks.flat();
+    return { name, title: meta.title || name, family: meta.family, slides: slides.length, plans: plansOf(slides) };
   }));
 }
 

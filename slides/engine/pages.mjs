@@ -9,14 +9,20 @@ const course = "Deep Learning Architectures";
  * @param {(name: string) => string} linkDeck
  */
 export function indexPage(decks, linkDeck) {
-  const entries = decks.map(({ name, title, family, slides }) => `
+  const entries = decks.map(({ name, title, family, slides, plans }) => {
+    const address = escape(inAddress(linkDeck(name)));
+    const links = plans.map((minutes) => `<a href="${address}?minutes=${minutes}"
+            aria-label="${escape(title)}, lecture of ${minutes} minutes">${minutes}</a>`);
+    return `
       <li>
-        <a href="${escape(inAddress(linkDeck(name)))}">
+        <a class="deck" href="${address}">
           <span class="family">${escape(family)}</span>
           <span class="title">${escape(title)}</span>
           <span class="count">${slides} ${slides === 1 ? "slide" : "slides"}</span>
-        </a>
-      </li>`);
+        </a>${links.length ? `
+        <span class="plans">${links.join(" ")} minutes</span>` : ""}
+      </li>`;
+  });
   return page(course, `
     <h1>${course}</h1>
     <p>The code on a slide is the tested source, the figure is a run of it, and the number

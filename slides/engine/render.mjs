@@ -8,6 +8,7 @@ import { inAddress } from "./decks.mjs";
 import { attributesHtml, escape, withClass } from "./html.mjs";
 import { readModule } from "./module.mjs";
 import { distance } from "./nearest.mjs";
+import { minutesOf } from "./plan.mjs";
 import { recordedOutput, recordedShapes } from "./recorded.mjs";
 import { Resolver, darkVariant, readLines } from "./resolve.mjs";
 import { cellThatSaves, freshNotebook, sourceAddress } from "./source.mjs";
@@ -157,10 +158,12 @@ class DeckRenderer {
    */
   slideHtml(slide, kicker) {
     const isTitle = slide === this.slides[0];
+    const minutes = minutesOf(slide);
     const attributes = {
       ...withClass(isTitle ? "title" : "content", slide.attributes),
       id: slide.id || undefined,
       "data-family": this.meta.family || undefined,
+      "data-timing": minutes && Math.round(60 * minutes),
       "data-at": `${this.path}:${slide.line}`,
     };
     return [
