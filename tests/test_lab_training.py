@@ -354,6 +354,22 @@ def test_train_classifier_with_auxiliary_output(arguments, stripes):
     assert rates.index(max(rates)) < 4
 
 
+def test_train_classifier_at_a_constant_rate(arguments, stripes):
+    rates = []
+
+    def optimizer(parameters):
+        class Watched(torch.optim.SGD):
+            def step(self):
+                rates.append(self.param_groups[0]["lr"])
+                super().step()
+        return Watched(parameters, lr=0.02)
+
+    args = arguments(**classifier_options(epochs=3))
+    training.train_classifier(stripe_classifier, args, 0, None, optimizer=optimizer,
+                              schedule=training.constant)
+    assert rates == 3 * 5 * [0.02]
+
+
 def test_a_validation_that_hides_what_the_steps_return_is_refused(arguments):
     """A record would mix training and test, and rates be chosen by the test set."""
     args = arguments()

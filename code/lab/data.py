@@ -134,7 +134,11 @@ REAL = {"mnist": mnist, "fashion_mnist": fashion_mnist, "cifar10": cifar10}
 
 
 def random_crop(images, padding=4):
-    """Shift each image (B, C, H, W) by up to `padding` pixels; zeros come in."""
+    """Shift each image (B, C, H, W) by up to `padding` pixels; zeros come in.
+
+    Of normalised images they are the mean grey; torchvision's RandomCrop pads the raw
+    image, with black.
+    """
     B, _, H, W = images.shape
     top, left = torch.randint(2 * padding + 1, (2, B), device=images.device)
     return _windows(F.pad(images, [padding] * 4), top, left, H, W)
