@@ -236,8 +236,8 @@ Note: Time: 0.5 minutes.
 ## e
 """
 
-TEXTS = {"room": ROOM, "planned": PLANNED, "sample": DECK, "diagram": DIAGRAM, "broken": BROKEN,
-         "watched": DECK, "growing": GROWING}
+TEXTS = {"room": ROOM, "planned": PLANNED, "sample": DECK, "diagram": DIAGRAM,
+         "broken": BROKEN, "watched": DECK, "growing": GROWING}
 
 
 MISFITS = """async () => {
@@ -589,7 +589,7 @@ def test_speaker_view_keeps_the_clock_of_the_plan(open_deck):
     expect(speaker.locator(".pacing .minutes-value")).to_have_text(re.compile("0"))
     expect(speaker.get_by_text("Time to finish current slide")).to_be_visible()
     current, upcoming = [
-        speaker.frame_locator(f"#{name}-slide iframe").locator("section.content.present")
+        speaker.frame_locator(f"#{name}-slide iframe").locator(".content.present")
         for name in ["current", "upcoming"]]
     expect(current).to_contain_text("b")
     page.keyboard.press("ArrowRight")
