@@ -92,7 +92,7 @@ IN_VAIN = {
 }
 
 
-# Attacks on the checks, and attacks that are no more than a wrong answer.
+# Attacks on the checks, and attacks that are no more than a wrong solution.
 ON_CHECKS = [name for name, (_, content, points) in HOSTILE.items()
              if points == (0, 0) and "grade_id" in content]
 WRONG_ANSWERS = ["sys_exit", "rebinds", "own_tensor"]

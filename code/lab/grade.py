@@ -137,7 +137,7 @@ class Course:
                 - lines(self.unsolved[exercise]) if len(line) > 15}
 
     def digest(self, work):
-        """Of all that decides about the grade of a submission."""
+        """Hash everything that affects a submission's grade."""
         path, limits = exercises.EXERCISES / f"{work.exercise}.py", (
             self.args.unsafe, self.args.cell_seconds, self.args.seconds)
         modules = exercises.used_modules(path.read_text("utf-8"))
@@ -149,7 +149,7 @@ class Course:
                  "verdicts"]))
 
     def marks(self):
-        """{exercise: what its cells can be told by}."""
+        """{exercise: what identifies its cells}."""
         return {name: cells.marks(notebook.cells)
                 for name, notebook in self.unsolved.items()}
 
@@ -198,7 +198,7 @@ def executed(notebook, lab, args):
 
 
 def in_process(notebook, lab, args):
-    """The notebook after it was executed by a process of its own."""
+    """Execute a notebook in a separate process and return it."""
     with tempfile.TemporaryDirectory(prefix="grade-") as temporary:
         path = Path(temporary) / "run.ipynb"
         nbformat.write(notebook, path)
@@ -257,7 +257,7 @@ def saved(course, work, cells, notes, key):
             if given.manual_score is not None and (
                     work.digest != graded_before(course, work).get("content")):
                 notes.append((given.name, f"it had {given.manual_score:g} points from "
-                              "a human, but was handed in anew"))
+                              "a human, but was handed in again"))
                 given.manual_score = None
         book.db.commit()
     notebook = exercises.processed(
@@ -394,7 +394,7 @@ def report(course, works, comments):
 
 
 def waiting(rows):
-    """Those of review.csv that a human has not answered."""
+    """The lines of review.csv that a human has not filled in."""
     return [row for row in rows
             if row[6] == "" and row[3] not in (COMMENTED, ELSEWHERE)]
 

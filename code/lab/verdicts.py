@@ -1,7 +1,7 @@
-"""From the cells of a submission to what is executed, and from that to verdicts.
+"""Turn the cells of a submission into a notebook to execute, its outputs into verdicts.
 
 Checks share a process with the submission. So they are those of the source, whatever
-was handed in; each has to report its end with a token of its own; and canaries, checks
+was handed in; each has to report its end with a secret token; and canaries, checks
 that must fail, show when it is the checks that were changed.
 """
 
@@ -38,7 +38,7 @@ QUOTES = "the message quotes hidden tests"
 def instrumented(cells):
     """The notebook that is executed, and [(index in cells, kind, token)] of its cells.
 
-    A check cell imports anew what locked cells import, takes Python's own names from
+    A check cell imports again what locked cells import, takes Python's own names from
     Python, and reports its end with a token that nothing could know before. A canary
     follows, of checks that must fail: it would report the token reversed for one that
     passes, and reports its own end.
@@ -213,7 +213,7 @@ def told(error, ended, secret):
 
 
 def figures(outputs):
-    """The PNG pictures of a cell's outputs, and nothing else of them."""
+    """The PNG images of a cell's outputs, and nothing else of them."""
     found = [output.data["image/png"] for output in outputs
              if output.output_type in ("display_data", "execute_result")
              and "image/png" in output.data]
