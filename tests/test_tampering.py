@@ -196,7 +196,7 @@ def test_ordinary_cells_are_not_tampering(tmp_path, monkeypatch, ordinary):
         args=(path, tmp_path / "lab", None, True, sandbox.Limits()))
     process.start()
     process.join(500)
-    notes = verdicts.judged(cells, nbformat.read(path, as_version=4), roles, set())
+    notes = verdicts.judge(cells, nbformat.read(path, as_version=4), roles, set())
     assert not notes
     assert not [(cell.metadata.nbgrader.grade_id, cell.outputs[0].evalue)
                 for cell in cells if verdicts.is_check(cell) and cell.outputs]

@@ -99,7 +99,7 @@ def cifar10(data_dir, size=None):
         return [entry for entry in CIFAR10.train_list
                 if (place / folder / entry[0]).is_file()]
 
-    place = max(files.places(data_dir), key=lambda place: len(batches(place)))
+    place = max(files.folders(data_dir), key=lambda place: len(batches(place)))
     if not batches(place) or not files.has(place, needed):
         archive = files.first(data_dir, [CIFAR10.filename])
         if archive:

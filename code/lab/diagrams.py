@@ -4,7 +4,7 @@ import math
 import os
 from dataclasses import dataclass, field, replace
 
-from lab.look import FULL, TITLE, as_picture, color, sheet, stretch, width
+from lab.look import FULL, TITLE, as_image, color, sheet, stretch, width
 
 NAME, DETAIL = 17, 15  # sizes of type
 LINE = 21  # from one line to the next
@@ -106,7 +106,7 @@ def _shown(example):
     if getattr(example, "ndim", 0) != 4 or example.shape[1] not in (1, 3):
         return None
     values = stretch(example[0])
-    return as_picture(values) if values.any() else None
+    return as_image(values) if values.any() else None
 
 
 def _shape(values):

@@ -20,7 +20,7 @@ from lab.look import (
     THIN,
     TITLE,
     array,
-    as_picture,
+    as_image,
     canvas,
     color,
     crop,
@@ -229,7 +229,7 @@ def images(pictures, captions=None, columns=None, highlight=(), size=FULL):
     """
     named = isinstance(pictures, dict)
     flat = sum(pictures.values(), []) if named else list(pictures)
-    flat = [as_picture(picture) for picture in flat]
+    flat = [as_image(picture) for picture in flat]
     figure, axis = sheet(size)
     if not flat:
         axis.text(2, 30, "none", color=color("muted"))
@@ -304,7 +304,7 @@ def feature_maps(model, image, layers, maps=6, size=FULL):
     A column per call of a layer: its first `maps` channels, each from its lowest
     value (dark) to its highest (light), and its shape. A vector is a strip of cells.
     """
-    columns = [("input", tuple(image.shape[-3:]), [as_picture(stretch(image))])]
+    columns = [("input", tuple(image.shape[-3:]), [as_image(stretch(image))])]
     for name, output in _outputs(model, image, layers):
         values = output[0]
         channels = values[:maps] if values.ndim == 3 else [values[:, None]]
@@ -398,7 +398,7 @@ def heated(picture, heat):
     import numpy as np
     from matplotlib.colors import to_rgb
 
-    picture, heat = as_picture(picture), array(heat)[..., None]
+    picture, heat = as_image(picture), array(heat)[..., None]
     if picture.ndim == 2:
         picture = np.repeat(picture[..., None], 3, axis=2)
     light = 0.25 + 0.6 * picture.mean(-1, keepdims=True)
@@ -413,7 +413,7 @@ def prediction(picture, heat, best, title="Grad-CAM of the best answer", size=FU
     picture (H, W, 3) in 0..1, heat (H, W) in 0..1, best: [(class, probability)],
     the most probable first; title: of the tinted one.
     """
-    picture = as_picture(picture)
+    picture = as_image(picture)
     figure, axis = sheet(size)
     side, gap = 330, 22
     for k, (shown, heading) in enumerate([

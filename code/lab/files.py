@@ -16,7 +16,7 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
            errno.ENAMETOOLONG}
 
 
-def places(data_dir):
+def folders(data_dir):
     """The folders to search, in this order."""
     lab_data = os.environ.get("LAB_DATA")
     return [Path(lab_data), data_dir] if lab_data else [data_dir]
@@ -24,7 +24,7 @@ def places(data_dir):
 
 def first(data_dir, files):
     """The first folder with all these files, or None."""
-    return next((place for place in places(data_dir) if has(place, files)), None)
+    return next((place for place in folders(data_dir) if has(place, files)), None)
 
 
 def has(place, files):
@@ -86,7 +86,7 @@ def fetch(download, name, data_dir, needed, archive=None):
             raise UserError(f"{name} cannot be written to {data_dir}: "
                             f"{error.strerror}") from None
         reason = (str(error).strip() or repr(error)).splitlines()[-1]
-        looked = ", ".join(_described(place, needed) for place in places(data_dir))
+        looked = ", ".join(_described(place, needed) for place in folders(data_dir))
         command = (runs.current().command if runs.has_begun()
                    else f"python {sys.argv[0]}")
         raise UserError(f"{name} is not in {looked} and cannot be fetched ({reason}); "

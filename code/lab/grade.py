@@ -215,11 +215,11 @@ def in_process(notebook, lab, args):
         return result
 
 
-def judged(course, work, cells, future, roles):
+def judge(course, work, cells, future, roles):
     """The verdicts, put into the cells; returns notes. Never raises."""
     try:
         done = future.result()
-        notes = verdicts.judged(cells, done, roles, course.secret(work.exercise)) if (
+        notes = verdicts.judge(cells, done, roles, course.secret(work.exercise)) if (
             done) else []
     except Exception as error:   # a kernel can send what it likes
         verdicts.refuse(cells, verdicts.LATER)
@@ -431,7 +431,7 @@ def grade_folder(folder, args):
 
 
 def grade_course(course, folder):
-    works = submissions.found(folder, course.marks(), course.untouched, course.worker)
+    works = submissions.find(folder, course.marks(), course.untouched, course.worker)
     works = course.identify(works)
     for exercise in sorted({work.exercise for work in works if not work.problem}):
         course.register(exercise)
@@ -450,7 +450,7 @@ def grade_course(course, folder):
             running[future] = work, key, merged, notes, roles
         for number, future in enumerate(as_completed(running), 1):
             work, key, merged, notes, roles = running[future]
-            notes += judged(course, work, merged, future, roles)
+            notes += judge(course, work, merged, future, roles)
             saved(course, work, merged, notes, key)
             print(f"{number} of {len(waiting)}: {work.student}, {work.exercise}",
                   flush=True)

@@ -65,7 +65,7 @@ def watch():
 
 def _tell_failure(thread):
     if thread.exc_type is not SystemExit:
-        print(*told(thread.exc_value), sep="\n", file=sys.stderr)
+        print(*describe(thread.exc_value), sep="\n", file=sys.stderr)
 
 
 class Limited(io.TextIOBase):
@@ -144,14 +144,14 @@ class Stopped(Exception):
 
     def __init__(self, error):
         super().__init__(str(error))
-        self.lines = told(error)
+        self.lines = describe(error)
 
     def _render_traceback_(self):
         return self.lines
 
 
-def told(error):
-    """What to show of an error: the lines of code/ and the message."""
+def describe(error):
+    """Describe an error: the lines of code/ and the message."""
     red, dim, plain = "\033[31m", "\033[2m", "\033[0m"
     if isinstance(error, KeyboardInterrupt):
         return [f"{dim}Stopped.{plain}"]

@@ -112,7 +112,7 @@ def stretch(values):
     return (values - low) / ((high - low) or 1)
 
 
-def as_picture(values):
+def as_image(values):
     """(H, W) or (H, W, 3) in 0..1 of what may come with its channels first."""
     values = array(values).clip(0, 1)
     if values.ndim == 3 and values.shape[0] in (1, 3) and values.shape[-1] != 3:
@@ -134,10 +134,10 @@ def darken(svg):
     Embedded images stay as they are, except for those that let the paper through.
     """
     svg = re.sub(r"(?<=: )#[0-9a-f]{6}", lambda found: _to_dark(found[0]), svg)
-    return re.sub(r"(?<=base64,)[^\"]+", lambda found: _darken_picture(found[0]), svg)
+    return re.sub(r"(?<=base64,)[^\"]+", lambda found: _darken_image(found[0]), svg)
 
 
-def _darken_picture(encoded):
+def _darken_image(encoded):
     import numpy as np
     from PIL import Image
 

@@ -103,7 +103,7 @@ class Work:
             text := cell.source.strip())) or self.digest
 
 
-def found(folder, sources, untouched, worker):
+def find(folder, sources, untouched, worker):
     """All submissions, in order; nothing that is in the folder is left out.
 
     sources: {exercise: its marks, as cells.marks}. untouched(exercise, cells) says

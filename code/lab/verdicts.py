@@ -125,7 +125,7 @@ def is_check(cell):
     return is_grade(cell) and not is_solution(cell)
 
 
-def judged(cells, executed, roles, secret):
+def judge(cells, executed, roles, secret):
     """Put the verdicts into the cells' outputs; returns notes, [(grade_id, why)].
 
     nbgrader takes an error for no points and anything else for all, so a check that
@@ -146,7 +146,7 @@ def judged(cells, executed, roles, secret):
             notes.append((name, forged))
         elif kind == "canary":
             if not passed and not cell.outputs:   # what would show it was prevented
-                cell.outputs = [told(error, ended, secret)]
+                cell.outputs = [describe(error, ended, secret)]
                 notes.append((name, "it passed, but nothing was executed after it"))
             continue
         elif "CellTimeoutError" in errors:
@@ -156,7 +156,7 @@ def judged(cells, executed, roles, secret):
             notes.append((name, "the cell is not valid Python"))
         if kind in ("check", "own"):
             failed = error if kind == "own" else not passed
-            cell.outputs = [told(error, ended, secret)] if failed else []
+            cell.outputs = [describe(error, ended, secret)] if failed else []
         if kind == "own" and is_grade(cell):   # a human looks at them
             cell.outputs += figures(done.outputs)
         if any(output.get("evalue") == QUOTES for output in cell.outputs):
@@ -199,8 +199,8 @@ def refuse(cells, why):
         cell.outputs = [error_output("Hint", why)]
 
 
-def told(error, ended, secret):
-    """An error output in one line, without traceback and hidden tests."""
+def describe(error, ended, secret):
+    """Describe an error in one line, without traceback and hidden tests."""
     if error is None:
         return error_output("Hint", f"not executed: {ended}." if ended else
                             "the cell did not come to its end.")
