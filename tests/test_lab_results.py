@@ -270,9 +270,10 @@ def test_threads(begin):
 
 def test_without_a_run_there_is_one_message(monkeypatch):
     from lab import figures
+    figure, _ = figures.panels()
     monkeypatch.setattr(runs, "_current", None)
     for use in (lambda: results.record("accuracy", 1), lambda: results.save({}),
-                lambda: figures.save(None, "figure")):
+                lambda: figures.save(figure, "figure")):
         with pytest.raises(RuntimeError, match=r"no run has begun: cli.begin\("):
             use()
 

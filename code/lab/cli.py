@@ -121,10 +121,13 @@ def begin(settings):
     numpy.random.seed(args.seed)
     torch.manual_seed(args.seed)
     name = "demo" if args.data == next(iter(settings)) else args.data
+    tune = getattr(args, "tune", False)
+    if tune:  # of the run: the same trainings are the same
+        args = replace(args, tune=False)
+    own = [key for key in changed if key not in _SHARED | {"runs"}
+           and not key.startswith("lr")]
     runs.begin(args, name, script, command, _processes(args, notebook),
-               values(settings))
-    if getattr(args, "tune", False):   # of the run: the same trainings are the same
-        runs.current().tune, args = True, replace(args, tune=False)
+               values(settings), tune, _flags(args, own))
     if script and name == "demo" and args.out == STATIC:
         runs.current().keep_trainings(ROOT / f"out/trainings/{script.stem}.pickle")
         if os.environ.get("LAB_REDRAW"):
