@@ -349,7 +349,7 @@ if __name__ == "__main__":
         figures.frame(axis, 12 - n, 12 - n, 2 * n + 1, 2 * n + 1)
         axis.set_aspect("equal")
         axis.axis("off")
-    maps[0].text(0, -1, "frame: predicted; blue: measured", va="top")
+    maps[0].text(0, 26, "frame: predicted\nblue: measured", va="top", linespacing=1.4)
     growth.set(xlabel="layers", xticks=(1, 5, 10))
     results.record("inner_half", seen[7:18, 7:18].sum() / seen.sum())
     figures.label_lines(growth)

@@ -201,6 +201,8 @@ def test_no_flag_of_a_module_takes_what_is_no_sensible_number(begin, capsys, val
     ("attention", ["--longest", "27"], "from 1 to 26"),
     ("resnet", ["--depths", "21"], "not 6n + 2"),
     ("grad_cam", ["--size", "4"], "from 8 to 512"),
+    ("googlenet", ["--width", "0.1"], "from 0.125"),
+    ("convnext", ["--width", "3"], "from 4 to 1024"),
     ("googlenet", ["--kinds", "naiv"], "'naive'"), ("lenet", ["--rates"], "at least"),
     ("lenet", ["--data-dir", __file__], "no folder"), ("lenet", ["--out", ""], "folder"),
     ("lenet", ["--data-dir", ""], "no folder"),
