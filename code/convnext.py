@@ -291,7 +291,7 @@ class Settings(cli.ImageSettings):
     weight_decay: float = 0.05
     augment: bool = False
     size: int = cli.flag(16, least=16)
-    width: int = cli.flag(8, least=4)   # PyTorch 2.15 crashes with fewer channels
+    width: int = 8
     steps: tuple[str, ...] = cli.flag(
         ("resnet", "kernel", "convnext"), "stations of the road", choices=tuple(ROAD))
     runs: int = 3

@@ -20,7 +20,7 @@
 # - **Demo**: 400 digits, some with wrong labels, with and without dropout; twenty
 #   layers whose weights are too large or too small, and training, with and without
 #   batch norm; four norms.
-# - **Time**: about 20 s on 2 CPU cores
+# - **Time**: about 30 s on 2 CPU cores
 
 # %%
 from dataclasses import dataclass

@@ -363,7 +363,7 @@ def as_words(picture, patch_size):
             "plus a vector that is learned for each place",
             "with a class token in front: from it comes the answer"]):
         axis.text(300, 48 + 48 * line, text, va="center_baseline")
-    for place in range(min(17, len(patches) + 1)):
+    for place in range(17):
         x = place * step
         if place:
             show(patches[place - 1], x, 300, side)

@@ -48,7 +48,8 @@ COMMON = {
     "runs": dict(text="trainings that differ only in their seed", most=1000),
     "size": dict(text="height and width of the images, in pixels", least=8, most=512),
     "augment": dict(text="shift and mirror the training images at random"),
-    "width": dict(text="channels of the first layers", most=1024),
+    # with fewer channels a depthwise layer of PyTorch 2.15 crashes on a CPU
+    "width": dict(text="channels of the first layers", least=4, most=1024),
     "depth": dict(text="layers", most=200),
 }
 
@@ -358,11 +359,11 @@ def _flags(args, keys):
 
 def _stopped(kind, error, trace):
     """Say in one line that memory did not suffice; all other errors as ever."""
-    if not _is_lack_of_memory(error):
-        return sys.__excepthook__(kind, error, trace)
-    asked = runs.current().command if runs.has_begun() else shlex.join(sys.argv)
-    print(f"{asked}: there is not enough memory for this: choose smaller numbers, such "
-          "as --batch-size", file=sys.stderr)
+    if _is_lack_of_memory(error):
+        print(f"{runs.current().command}: there is not enough memory for this: choose "
+              "smaller numbers, such as --batch-size", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _is_lack_of_memory(error):
