@@ -121,6 +121,27 @@ def perceptron(dropout, width=256):
         nn.Linear(width, 10))
 
 
+# %% Errors in training
+@torch.no_grad()
+def error_rate(model, images):
+    """Share of the images that the model classifies wrongly."""
+    inputs, labels = images.tensors
+    device = next(model.parameters()).device
+    guesses = model.eval()(inputs.to(device)).argmax(1).cpu()
+    return (guesses != labels).float().mean().item()
+
+
+# %% Spread
+def activation_sizes(model, images):
+    """Standard deviation after each ReLU of a sequential model."""
+    sizes = []
+    for layer in model:
+        images = layer(images)
+        if isinstance(layer, nn.ReLU):
+            sizes.append(images.std().item())
+    return sizes
+
+
 # %% Training
 @dataclass(frozen=True)
 class Settings(cli.Settings):
@@ -198,27 +219,6 @@ def sides(args):
             "dropout": (overfitted, args.dropout, args.wrong),
             "clean_without": (overfitted, 0.0, 0.0),
             "clean_dropout": (overfitted, args.dropout, 0.0)}
-
-
-# %% Errors in training
-@torch.no_grad()
-def error_rate(model, images):
-    """Share of the images that the model classifies wrongly."""
-    inputs, labels = images.tensors
-    device = next(model.parameters()).device
-    guesses = model.eval()(inputs.to(device)).argmax(1).cpu()
-    return (guesses != labels).float().mean().item()
-
-
-# %% Spread
-def activation_sizes(model, images):
-    """Standard deviation after each ReLU of a sequential model."""
-    sizes = []
-    for layer in model:
-        images = layer(images)
-        if isinstance(layer, nn.ReLU):
-            sizes.append(images.std().item())
-    return sizes
 
 
 # %% Facts

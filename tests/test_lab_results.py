@@ -158,7 +158,11 @@ def test_the_command_has_what_changes_the_result(begin, flags, command):
     (["--dropout", "1.5"], "'1.5' is not a number from 0 to 1"),
     (["--batch-size", "1001"], "toy.py: a batch of over 1000 samples is too large"),
     (["--weights", "x"], "unrecognized"), (["--epo", "3"], "unrecognized"),
-    (["--out", __file__], "no folder to write to"),
+    (["--out", __file__], "no folder to write to"), (["--out", ""], "no folder"),
+    (["--data-dir", __file__], "no folder"), (["--data-dir", ""], "no folder"),
+    (["--threads", "65"], "from 0 to 64"), (["--runs", "1001"], "from 1 to 1000"),
+    (["--lr", "1001"], "above 0 and at most 1000"),
+    (["--epochs", "1000001"], "from 1 to 1000000"),
     (["--out", cli.STATIC, "--epochs", 3], "not for --epochs 3"),
     (["--out", cli.STATIC, "--data", "mnist", "--quick"], "--out static is for")])
 def test_bad_arguments_are_one_line_and_status_2(begin, capsys, flags, words):
@@ -188,30 +192,6 @@ def test_no_flag_of_a_module_takes_what_is_no_sensible_number(begin, capsys, val
             said = capsys.readouterr().err
             assert stop.value.code == 2 and said.count("\n") == 1, (module, flag)
             assert f"argument {flag}: " in said or "arguments: -inf" in said
-
-
-@pytest.mark.parametrize("module, flags, words", [
-    ("vit", ["--size", "16", "--patch-size", "5"], "--patch-size 5"),
-    ("vit", ["--hidden-dim", "33"], "no multiple of --num-heads 2"),
-    ("transformer", ["--d-model", "36", "--num-heads", "4"], "--num-heads 4"),
-    ("bert", ["--width", "50"], "not for 4 heads"),
-    ("bert", ["--gaps", "no gap"], "no word [MASK]"),
-    ("multi_head", ["--width", "30"], "no multiple of --heads 4"),
-    ("attention", ["--shortest", "12"], "more than --longest"),
-    ("resnet", ["--depths", "21"], "not 6n + 2"),
-    ("grad_cam", ["--size", "4"], "from 8 to 512"),
-    ("convnext", ["--width", "3"], "from 4 to 1024"),
-    ("googlenet", ["--kinds", "naiv"], "'naive'"), ("lenet", ["--rates"], "at least"),
-    ("lenet", ["--data-dir", __file__], "no folder"),
-    ("lenet", ["--data-dir", ""], "no folder"), ("lenet", ["--out", ""], "folder"),
-    ("lenet", ["--threads", "65"], "from 0 to 64"),
-    ("lenet", ["--lr", "1001"], "above 0 and at most 1000")])
-def test_values_that_do_not_fit_a_module_are_one_line(
-        begin, capsys, module, flags, words):
-    with pytest.raises(SystemExit) as stop:
-        begin(*flags, settings=importlib.import_module(module).SETTINGS)
-    said = capsys.readouterr().err
-    assert stop.value.code == 2 and said.count("\n") == 1 and words in said
 
 
 @pytest.mark.parametrize("error", [
