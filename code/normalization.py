@@ -42,7 +42,7 @@ def dropout(x, p=0.5, training=True):
     1 / (1 - p): the mean stays, and at test time there
     is nothing to do.
     """
-    # paper: kept as is, and times 1 - p at test time
+    # paper, figure 2: instead times 1 - p at test time
     if not training:
         return x
     kept = torch.rand_like(x) >= p

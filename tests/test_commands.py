@@ -876,7 +876,7 @@ def test_notebooks_are_made_once_and_one_that_fails_stops_no_other(checkout):
     assert make("one").stderr.startswith('one.py, cell "Arguments": its kernel died')
     done = make("three")
     assert done.returncode == 1
-    assert done.stderr == "there is no module code/three.py; there is one, two\n"
+    assert done.stderr == "no module code/three.py; available: one, two\n"
 
 
 # Without Node --------------------------------------------------------------

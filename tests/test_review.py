@@ -207,7 +207,7 @@ def test_a_mark_for_nobody_or_twice_is_one_line_and_changes_nothing(course):
 
 
 def test_text_of_a_submission_is_one_short_line(course, monkeypatch):
-    monkeypatch.setattr(grade, "judged", lambda *arguments: [
+    monkeypatch.setattr(grade, "judge", lambda *arguments: [
         ("words", "x\n=HYPERLINK(\"http://evil\")\u202e" + "y" * 10 ** 6)])
     course.hand_in("eve", attack(SQUARE))
     course.grade()

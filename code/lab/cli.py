@@ -56,7 +56,7 @@ COMMON = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What every module can be asked for; a module's own are a subclass.
+    """The flags of every module; a module's own are a subclass.
 
     Every field is a flag. A subclass has fields of COMMON with their defaults, and
     others made by flag(). Raise ValueError in __post_init__ where values don't fit
@@ -84,7 +84,7 @@ _SHARED = {each.name for each in fields(Settings)}
 
 @dataclass(frozen=True)
 class ImageSettings(Settings):
-    """Of a module that can show what published weights see in an image."""
+    """Flags of a module that can show what published weights see in an image."""
     weights: str = flag(None, "published weights", choices=("imagenet",))
     image: Path = flag(None, "an image to look at")
 
@@ -93,7 +93,7 @@ def begin(settings):
     """Parse the command line, seed everything and begin the run.
 
     settings: {data set: its Settings}; the first is what the demo uses. Returns the
-    settings of the data set asked for, with what else was asked for in place of the
+    settings of the chosen data set, with the other flags given instead of the
     defaults, device a torch.device and out a Path. In a notebook or on a slide the
     flags come from $LAB_ARGS. Bad arguments end the program with one line and
     status 2.
@@ -312,7 +312,7 @@ def _device(name, parser):
     if name == "auto":
         name = next(kind for kind, available in here.items() if available)
     if not here[name]:
-        parser.error(f"argument --device: there is no {name} device here")
+        parser.error(f"argument --device: no {name} device is available here")
     return torch.device(name)
 
 
