@@ -394,6 +394,11 @@ def test_too_long(complete, checkpoint):
     fails(complete, folder, "17 pieces", "16", sentence="soup " * 14 + "[MASK]")
 
 
+def test_a_vocabulary_without_words_is_refused():
+    with pytest.raises(UserError, match="occurs 3 times: choose a smaller --at-least"):
+        text.whole_words(["the soup was cold .", "the film was new ."], 3, 16)
+
+
 def test_fill_needs_no_labels():
     """Each [MASK] is filled by itself, best word first, probabilities below one."""
     tokenizer = text.whole_words(["the soup was cold .", "the film was new ."], 1, 16)

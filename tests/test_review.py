@@ -17,7 +17,6 @@ from lab import UserError, grade, tables
 from test_grade import toy  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.filterwarnings("ignore:::nbgrader")   # of its own database
 COLUMNS = ["student", "exercise", "cell", "points", "comment"]
 
 

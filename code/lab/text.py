@@ -195,11 +195,17 @@ def bert_tokenizer(words, lowercase=True):
 
 
 def whole_words(texts, at_least, max_length):
-    """A tokenizer for the words that occur in texts at least `at_least` times."""
+    """A tokenizer for the words that occur in texts at least `at_least` times.
+
+    Raises UserError if there are none.
+    """
     from tokenizers import models, trainers
     tokenizer = bert_tokenizer(models.WordLevel(unk_token="[UNK]"))
     tokenizer.train_from_iterator(texts, trainers.WordLevelTrainer(
         min_frequency=at_least, special_tokens=BERT_SPECIAL, show_progress=False))
+    if tokenizer.get_vocab_size() == len(BERT_SPECIAL):
+        raise UserError(f"no word of the training set occurs {at_least} times: choose "
+                        "a smaller --at-least")
     tokenizer.enable_truncation(max_length)
     return tokenizer
 
