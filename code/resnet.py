@@ -246,7 +246,7 @@ class CifarResNet(nn.Module):
 
 
 # %% [markdown]
-# ## Training
+# ## Training, section 4.2
 
 # %%
 @dataclass(frozen=True)

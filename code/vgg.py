@@ -113,9 +113,9 @@ class VGG(nn.Module):
 def initialize(module):
     """As torchvision: He et al. 2015, and N(0, 0.01^2) for linear layers.
 
-    paper: N(0, 10^-2 variance) for net A; deeper ones start with A's layers. He et al.
-    derive 2 / fan-in, which keeps what goes forward, and 2 / fan-out, which keeps the
-    gradient; torchvision takes the latter.
+    paper, section 3.1: variance 10^-2 for net A; deeper ones start with its layers.
+    He et al. derive 2 / fan-in, which keeps what goes forward, and 2 / fan-out, which
+    keeps the gradient; torchvision takes the latter.
     """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
