@@ -183,7 +183,7 @@ def map_loss(logits, labels, j=1.0):
 
     logits (B, K) are minus the distances y, labels (B). It
     is the cross-entropy with one more class, "rubbish", at
-    the constant distance j. paper: a positive j, without its value; here: 1.
+    the constant distance j. Eq. 9 takes any j > 0; here 1.
     """
     rubbish = torch.full_like(logits[:, :1], -j)
     logits = torch.cat([logits, rubbish], dim=1)
@@ -215,8 +215,8 @@ SETTINGS = {
 def trained(network, args, seed):
     """network() Trained on args.data.
 
-    paper: a diagonal approximation of the Hessian gives each weight its rate, which
-    falls in steps over 20 passes; here: SGD with momentum, one_cycle().
+    paper, section III.B: a diagonal approximation of the Hessian gives each weight its
+    rate, which falls in steps over 20 passes; here: SGD with momentum, one_cycle().
     """
     torch.manual_seed(seed)
     train, test = data.load(args, size=28)
