@@ -59,7 +59,7 @@ class AlexNetOriginal(nn.Module):
         self.fc6 = nn.Linear(c5 * 6 * 6, hidden_size)
         self.fc7 = nn.Linear(hidden_size, hidden_size)
         self.fc8 = nn.Linear(hidden_size, num_classes)
-        # paper: alpha 1e-4 times the sum; torch: alpha times the mean of 5
+        # paper, section 3.3: alpha 1e-4 times the sum; torch: times the mean of 5
         self.norm = nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2)
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2)
         self.dropout = nn.Dropout(dropout)

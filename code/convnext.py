@@ -282,7 +282,7 @@ def road_network(step, width, in_channels=3):
 # %%
 @dataclass(frozen=True)
 class Settings(cli.ImageSettings):
-    # paper: 300 epochs of 1.28 million pictures, batches of 4096, lr 0.004
+    # paper: 300 epochs, batches of 4096, lr 0.004, section 3.1
     epochs: int = 5
     batch_size: int = 64
     lr: float | None = None
@@ -310,7 +310,7 @@ SETTINGS = {
 @training.memoize
 def trained(step, args, seed):
     """The network at `step` of ROAD, Trained with AdamW."""
-    # paper: 300 epochs, Mixup, CutMix, RandAugment, random erasing,
+    # paper, section 3.1: 300 epochs, Mixup, CutMix, RandAugment, random erasing,
     # stochastic depth, label smoothing; here: AdamW, its schedule, shifts and flips
     return training.train_classifier(
         partial(road_network, step, args.width), args, seed,

@@ -472,9 +472,10 @@ def facts():
         for what in ["parameters", "multiply_adds"]:
             values[f"{key}_{what}_ratio"] = (
                 values[f"naive_{key}_{what}"] / values[f"inception_{key}_{what}"])
-    # Krizhevsky et al. 2012 give 60 million for AlexNet
+    # AlexNet has 60 million (papers/krizhevsky2012.json#parameters)
     values["alexnet_ratio"] = 60e6 / values["paper_parameters"]
-    # Table 1 has 2.7K and 34M for conv1: a depthwise 7x7, 8 maps per colour, then 1x1
+    # 2.7K (papers/szegedy2015.json#conv1_parameters) in table 1, and 34M
+    # (papers/szegedy2015.json#conv1_multiply_adds): depthwise 7x7, 8 maps a colour, 1x1
     values["separable_conv1_parameters"] = 3 * 8 * 7 * 7 + 3 * 8 * 64
     values["separable_conv1_multiply_adds"] = 112 ** 2 * (3 * 8 * 7 * 7 + 3 * 8 * 64)
     values["conv1_parameters"] = 3 * 64 * 7 * 7

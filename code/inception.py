@@ -405,7 +405,7 @@ def even_module(channels, large):
 
 
 # %% [markdown]
-# ## Training
+# ## Training, section 8
 
 # %%
 def label_smoothing_loss(logits, labels, epsilon=0.1):

@@ -243,7 +243,7 @@ class CifarResNet(nn.Module):
 
 
 # %% [markdown]
-# ## Training
+# ## Training, section 4.2
 
 # %%
 @dataclass(frozen=True)

@@ -293,7 +293,7 @@ def big(vocabulary=37_000):
 
 
 # %% [markdown]
-# ## Training
+# ## Training, section 5; sizes from table 3
 
 # %%
 def translation_loss(logits, target, smoothing=0.1):

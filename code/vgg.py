@@ -113,7 +113,7 @@ class VGG(nn.Module):
 def initialize(module):
     """As torchvision: He et al. 2015, and N(0, 0.01^2) for linear layers.
 
-    paper: N(0, 10^-2 variance) for net A; deeper ones start with A's layers.
+    paper, section 3.1: variance 10^-2 for net A; deeper ones start with its layers.
     """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -3,7 +3,7 @@ import "./frame.js";
 
 /** What the address of a deck may say: what we read, and what the speaker view tells its frames. */
 const known = new Set([
-  "theme", "print-pdf", "showNotes", "receiver", "progress", "history", "transition", "autoSlide",
+  "theme", "minutes", "print-pdf", "showNotes", "receiver", "progress", "history", "transition", "autoSlide",
   "backgroundTransition", "scrollActivationWidth", "controls", "postMessageEvents",
 ]);
 

@@ -678,6 +678,14 @@ describe("a slide", () => {
     good("```\nNote: code\n```");
   });
 
+  test("a slide has its time and its plan", () => {
+    assert.match(good('<!-- .slide: data-plan="80" -->\n\n## T\n\nNote: Say it.\n\nTime: 1.5 minutes. More.'),
+      /<section class="content" data-plan="80" id="t" data-family="Tiny" data-timing="90"/);
+    assert.doesNotMatch(good("## T\n\nNote: Time: a while."), /data-timing/);
+    for (const plan of ["60", "45", ""])
+      assert.match(problem(`<!-- .slide: data-plan="${plan}" -->\n\n## T`), /data-plan="\d*" is no plan: write "80"/);
+  });
+
   test("comments give attributes, or disappear", () => {
     assert.match(good('<!-- .slide: class="dark" data-state="x&y" -->\n\n## T'), /<section class="content dark" data-state="x&amp;y" id="t" data-family="Tiny"/);
     assert.match(good('- a\n- **b** c <!-- .element: class="fragment" -->'), /<li class="fragment"><strong>b<\/strong> c/);

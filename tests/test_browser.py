@@ -205,8 +205,39 @@ GROWN = {
 GROWING = DECK.partition("<!--s-->")[0] + "".join(
     f"<!--s-->\n\n## {title}\n\n{text}\n\n" for title, (_, text) in GROWN.items())
 
-TEXTS = {"room": ROOM, "sample": DECK, "diagram": DIAGRAM, "broken": BROKEN,
-         "watched": DECK, "growing": GROWING}
+PLANNED = DECK.partition("<!--s-->")[0] + """<!--s-->
+
+## a
+
+<!--v-->
+
+<!-- .slide: data-plan="80" -->
+
+## b
+
+Note: Time: 1 minute.
+
+<!--s-->
+
+<!-- .slide: data-plan="120" -->
+
+## c
+
+Note: Time: 0.5 minutes.
+
+<!--v-->
+
+<!-- .slide: data-plan="80" -->
+
+## d
+
+<!--s-->
+
+## e
+"""
+
+TEXTS = {"room": ROOM, "planned": PLANNED, "sample": DECK, "diagram": DIAGRAM,
+         "broken": BROKEN, "watched": DECK, "growing": GROWING}
 
 
 MISFITS = """async () => {
@@ -535,6 +566,35 @@ def test_speaker_view_follows(open_deck):
     expect(slide.locator(".present .line.focus")).to_have_count(0)
     page.keyboard.press("ArrowRight")
     expect(slide.locator(".present .line.focus")).to_have_count(2)
+
+
+def test_a_short_lecture_leaves_out_what_is_for_longer_ones(open_deck):
+    titles = """() => Reveal.getSlides().map((slide) =>
+        slide.querySelector("h2")?.textContent + slide.dataset.timing)"""
+    whole = ["aundefined", "b60", "c30", "dundefined", "eundefined"]
+    for minutes, shown in [("", whole), ("?minutes=120", whole), ("?minutes=x", whole),
+                           ("?minutes=80", [*whole[:2], *whole[3:]]),
+                           ("?minutes=45", [whole[0], whole[4]])]:
+        page = open_deck(f"planned.md{minutes}")
+        assert page.evaluate(titles)[1:] == shown
+        expect(page.locator(".number").last).to_have_text(
+            f"{len(shown) + 1} / {len(shown) + 1}")
+
+
+def test_speaker_view_keeps_the_clock_of_the_plan(open_deck):
+    page = open_deck("planned.md?minutes=80#/b")
+    with page.expect_popup() as popup:
+        page.keyboard.press("s")
+    speaker = popup.value
+    expect(speaker.locator(".pacing .minutes-value")).to_have_text(re.compile("0"))
+    expect(speaker.get_by_text("Time to finish current slide")).to_be_visible()
+    current, upcoming = [
+        speaker.frame_locator(f"#{name}-slide iframe").locator(".content.present")
+        for name in ["current", "upcoming"]]
+    expect(current).to_contain_text("b")
+    page.keyboard.press("ArrowRight")
+    expect(current).to_contain_text("d")
+    expect(upcoming).to_contain_text("e")
 
 
 def test_slides_have_names_for_screen_readers(open_deck):

@@ -1,4 +1,4 @@
-"""Every claim of every deck: it resolves, its number is right, its code runs."""
+"""Every claim of every deck: it resolves, its number is correct, its code runs."""
 
 import json
 import re
@@ -21,11 +21,13 @@ DECKS = sorted(path.name for path in ROOT.glob("slides/*.md"))
 READ_DECKS = """
 import { readFileSync } from "node:fs";
 import { readDeck } from "./slides/engine/deck.mjs";
+import { minutesOf, planOf } from "./slides/engine/plan.mjs";
 const read = (name) => {
   const { meta, stacks } = readDeck(readFileSync(`slides/${name}`, "utf8"));
-  return [name, { meta, slides: stacks.flat().map(({ line, notes, blocks }) => ({
-    line, noted: notes.some(({ content }) => content.replace(/^Note:/, "").trim()),
-    isReferences: blocks.flatMap(({ tokens }) => tokens)
+  return [name, { meta, slides: stacks.flat().map((slide) => ({
+    line: slide.line, minutes: minutesOf(slide) ?? 0, plan: planOf(slide),
+    noted: slide.notes.some(({ content }) => content.replace(/^Note:/, "").trim()),
+    isReferences: slide.blocks.flatMap(({ tokens }) => tokens)
       .some(({ type }) => type === "references"),
   })) }];
 };
@@ -82,8 +84,19 @@ def test_every_slide_has_notes(deck):
     assert not silent, f"no notes for the speaker: {', '.join(silent)}"
 
 
+@every_deck
+@pytest.mark.parametrize("plan", [45, 80, 120])
+def test_a_lecture_takes_the_minutes_of_its_plan(deck, plan):
+    """By the Time of its notes; all of a short deck is its longest plan."""
+    slides = node("--input-type=module", "-e", READ_DECKS, *DECKS)[deck]["slides"]
+    shown = [slide for slide in slides if slide["plan"] <= plan]
+    minutes = sum(slide["minutes"] for slide in shown)
+    assert minutes <= plan, f"data-plan of some slides of slides/{deck} must be larger"
+    assert minutes >= 0.9 * plan or shown == slides, f"{minutes} minutes only"
+
+
 def test_recorded_outputs_are_of_the_code_as_it_is():
-    """What pages without a kernel show; npm run record makes it anew."""
+    """What pages without a kernel show; npm run record makes it again."""
     stale = [name for name, texts in record.snippets().items()
              if record.stale(name, texts)]
     assert not stale, f"npm run record: {', '.join(stale)}"
@@ -96,7 +109,7 @@ def test_recorded_outputs_are_of_the_code_as_it_is():
 
 
 def test_recorded_shapes_are_of_the_code_as_it_is():
-    """What stands beside the lines of each forward; npm run record makes it anew."""
+    """What stands beside the lines of each forward; npm run record makes it again."""
     stale = [name for name, texts in record.forwards().items()
              if record.are_shapes_stale(name, texts)]
     assert not stale, f"npm run record: {', '.join(stale)}"

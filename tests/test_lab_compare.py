@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from lab import cli, compare, measure, results, runs, training
+from lab import UserError, cli, compare, measure, results, runs, training
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,13 @@ def args(tmp_path, monkeypatch):
     calls.clear()
     trained.kept.clear()
 
-    def begin(display=False, tune=False, **options):
+    def begin(display=False, tune=False, changed="", **options):
         settings = Settings(data="toy", device=torch.device("cpu"), out=tmp_path,
                             **options)
         script = None if display else cli.CODE / "lenet.py"
-        runs.begin(settings, "demo", script, "python code/toy.py")
-        runs.current().module, runs.current().tune = "toy", tune
+        runs.begin(settings, "demo", script, "python code/toy.py", tune=tune,
+                   changed=changed)
+        runs.current().module = "toy"
         return settings
 
     return begin
@@ -92,6 +93,31 @@ def test_a_recorded_choice_is_not_made_again_without_tune(args, tmp_path):
         trained.kept.clear()
         compare.train(sides, args(**options))
         assert {seed for *_, seed in calls} == seeds
+
+
+def test_a_choice_for_other_settings_is_called_so(args, tmp_path, capsys):
+    """In the record and on the screen; not where it is made for these."""
+    sides = {"a": (trained, 0.2)}
+    compare.train(sides, args(changed="--epochs 2"))
+    assert "chosen_for" not in runs.current().sides["a"]
+    results.save({})
+    (tmp_path / "toy.json").write_text(
+        (tmp_path / "results" / "toy.json").read_text("utf-8"))
+    assert "default" not in capsys.readouterr().out
+    for changed in ["", "--epochs 2"]:
+        compare.train(sides, args(changed=changed))
+        assert ("chosen_for" in runs.current().sides["a"]) == bool(changed)
+        assert ("not for --epochs 2" in capsys.readouterr().out) == bool(changed)
+
+
+@pytest.mark.parametrize("seed, refused", [(97, False), (98, True), (102, False)])
+def test_seeds_that_choose_are_not_shown(args, seed, refused):
+    settings = args(seed=seed)
+    if refused:
+        with pytest.raises(UserError, match="take one above 101"):
+            compare.train({"a": (trained, 0.2)}, settings)
+    else:
+        compare.train({"a": (trained, 0.2)}, settings)
 
 
 def test_a_rate_that_was_asked_for_holds_for_all(args):

@@ -290,7 +290,7 @@ def test_each_process_gets_an_equal_share_of_every_batch():
 
 @pytest.fixture
 def stripes(monkeypatch):
-    """Pictures of two kinds, in place of every data set."""
+    """Images of two kinds, instead of every data set."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(40) % 2
     pictures = 0.1 * torch.randn(40, 1, 8, 8, generator=generator)

@@ -189,7 +189,8 @@ def test_bad_arguments(name, script, capsys):
     pytest.param(*case, id=" ".join(case)) for case in [
         ("resnet", "--depths", "21"), ("googlenet", "--size", "8"),
         ("googlenet", "--width", "0.001"), ("inception", "--stride", "3"),
-        ("convnext", "--size", "8"),
+        ("convnext", "--size", "8"), ("convnext", "--width", "3"),
+        ("grad_cam", "--size", "7"), ("normalization", "--few", "1401"),
         ("vit", "--patch-size", "1"), ("vit", "--size", "15"),
         ("vit", "--hidden-dim", "33"), ("multi_head", "--width", "6"),
         ("attention", "--shortest", "11"), ("transformer", "--d-model", "12"),

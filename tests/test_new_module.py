@@ -17,10 +17,18 @@ ROW, DECK = re.findall(r"^```md\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_tex
 
 @pytest.fixture(scope="module")
 def copy(copy_lectures):
-    """The lectures with a module that `npm run new -- tiny_net` has begun."""
+    """The lectures with a module that `npm run new -- tiny_net` has begun.
+
+    Without what somebody who follows the example has written already.
+    """
     copy = copy_lectures()
-    for file in ["README.md", "pyproject.toml"]:
-        shutil.copy(ROOT / file, copy)
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    for name in ["code/tiny_net.py", "tests/test_tiny_net.py", "slides/tiny.md",
+                 "static/results/tiny_net.json"]:
+        (copy / name).unlink(missing_ok=True)
+    rows = (ROOT / "README.md").read_text("utf-8").splitlines(keepends=True)
+    (copy / "README.md").write_text(
+        "".join(row for row in rows if "tiny_net" not in row), "utf-8")
     done = run(copy, "code/lab/new_module.py", "tiny_net")
     assert done.returncode == 0, done.stderr
     assert "wrote code/tiny_net.py\nwrote tests/test_tiny_net.py\n" in done.stdout

@@ -141,7 +141,7 @@ def test_warm_up():
 
 
 def test_label_smoothing():
-    """Written out: 1 - e on the right token, e shared by all; PAD does not count."""
+    """Written out: 1 - e on the correct token, e shared by all; PAD does not count."""
     logits, target = torch.randn(2, 3, 5), torch.tensor([[3, 4, 2], [4, 2, PAD]])
     log_p = logits.log_softmax(-1)
     losses = [-(0.9 * log_p[b, t, target[b, t]] + 0.1 * log_p[b, t].mean())
@@ -302,7 +302,7 @@ def test_alignment(words):
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, len(written)))
     with pytest.raises(UserError) as error:
         transformer.alignment(model, words, "three wun two")
-    assert str(error.value) == "the model knows no word 'wun'"
+    assert str(error.value) == "'wun' is not in the vocabulary"
 
 
 def test_attention_maps_are_of_the_model():

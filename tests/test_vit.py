@@ -89,7 +89,7 @@ def test_initialisation():
 
 
 def test_dropout():
-    """At torchvision's places, none of them within attention."""
+    """At torchvision's positions, none of them within attention."""
     ours = vit.VisionTransformer(depth=2, dropout=0.3, **SMALL)
     reference = torchvision.models.VisionTransformer(num_layers=2, dropout=0.3, **SMALL)
     places = [{name: module.p for name, module in model.named_modules()
@@ -117,7 +117,7 @@ def test_puzzles_with_their_positions(model, images):
 
 
 def test_shuffle_patches(images):
-    """Whole patches, in another place, the same for every picture."""
+    """Whole patches, at another position, the same for every image."""
     puzzles = vit.shuffle_patches(images, 4)
     before, after = (rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=4, q=4)
                      for x in (images, puzzles))

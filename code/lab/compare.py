@@ -12,7 +12,7 @@ import math
 import time
 from dataclasses import replace
 
-from lab import parallel, results, runs
+from lab import UserError, parallel, results, runs
 
 SEEDS = 100, 101   # of the trainings that choose; seeds that are shown begin at --seed
 MOST = 12          # rates that are tried for one side
@@ -25,8 +25,16 @@ def train(sides, args, field="lr"):
     memoized and returns Trained. field: the setting that is chosen, "lr" from
     args.rates. A value that was asked for (--lr) holds for all sides. --quick trains
     one seed of each. Final metrics are recorded, with the choices, under the names.
+    UserError if a seed that chooses would be shown.
     """
+    if common := set(SEEDS).intersection(args.seeds):
+        raise UserError(f"--seed {args.seed} would show seed {min(common)}, which "
+                        f"chooses learning rates: take one above {max(SEEDS)}")
     chosen = choose(sides, args, field)
+    others = _made_for_others(sides, args, field)
+    if others:
+        print(f"{field} of {', '.join(others)} was chosen for the default settings, "
+              f"not for {runs.current().changed}; --tune chooses again", flush=True)
     calls = {name: [(*side, replace(args, **{field: chosen[name]}), seed)
                     for seed in args.seeds] for name, side in sides.items()}
     parallel.precompute(sum(calls.values(), []))
@@ -38,6 +46,8 @@ def train(sides, args, field="lr"):
         results.record(f"{name}_{field}", chosen[name])
         asked_for = getattr(args, field) is not None
         choice = {} if asked_for else _known().get(f"{name}.{field}", {})
+        if name in others:
+            choice = choice | {"chosen_for": "default settings"}
         runs.current().sides[name] = {
             "tried": None, **choice, "field": field, "value": chosen[name],
             "seeds": len(args.seeds), "epochs": len(histories[0]["seconds"]),
@@ -124,6 +134,15 @@ def _known():
     recorded = {} if current.tune else results.read(
         results.RECORDS / f"{current.module}.json").get("choices", {})
     return {**recorded.get(current.name, {}), **current.choices}
+
+
+def _made_for_others(sides, args, field):
+    """The sides whose recorded choice was made for other settings than these."""
+    current = runs.current()
+    if getattr(args, field) is not None or not current.changed:
+        return []
+    recorded = _known().keys() - current.choices.keys()
+    return [name for name in sides if f"{name}.{field}" in recorded]
 
 
 def _grid(field):

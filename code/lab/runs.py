@@ -1,4 +1,4 @@
-"""The current run: what a module was asked for, and what it notes on the way.
+"""The current run: the flags that a module was given, and what it notes.
 
 cli.begin() begins it. The rest of lab reads it by current(), and notes what it has
 found by its methods and by note_samples().
@@ -25,9 +25,12 @@ class Run:
     name is "demo" or a data set's, out the folder for img/ and results/. display
     is True in a notebook or on a slide, where saving shows and writes nothing.
     processes: how many may train side by side. settings: cli.values' of the module.
+    tune: whether compare.train is to choose again. changed: the flags that ask for
+    more than another learning rate.
     """
 
-    def __init__(self, args, name, script, command, processes, settings):
+    def __init__(self, args, name, script, command, processes, settings, tune,
+                 changed):
         self.module = script.stem if script else notebook_module()
         self.name, self.script, self.command = name, script, command
         self.data, self.seed, self.device = args.data, args.seed, args.device
@@ -38,7 +41,7 @@ class Run:
         self.training_hash = training_hash(script) if script else None
         self.values, self.samples, self.checkpoints = {}, {}, set()
         self.choices, self.sides = {}, {}  # of compare.train
-        self.tune = False  # whether it is to choose again
+        self.tune, self.changed = tune, changed
         self.trainings = None  # the file for what a default demo's returned
         self.redrawn = False  # whether they were taken from it
         self.side_by_side = 1  # processes that did train
@@ -119,9 +122,10 @@ class Run:
         self.side_by_side = max(self.side_by_side, len(reports))
 
 
-def begin(args, name, script, command, processes=1, settings=None):
+def begin(args, name, script, command, processes=1, settings=None, tune=False,
+          changed=()):
     """Begin a run; script: None in a notebook or on a slide. cli.begin calls this."""
-    use(Run(args, name, script, command, processes, settings or {}))
+    use(Run(args, name, script, command, processes, settings or {}, tune, changed))
     if int(os.environ.get("RANK", 0)) > 0:  # of torchrun's processes one reports
         _current.display = True
         sys.stdout = open(os.devnull, "w")

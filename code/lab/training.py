@@ -129,7 +129,7 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
     args.
 
     With a name, each epoch ends with a line on stderr and a checkpoint, from which
-    --resume goes on.
+    --resume continues.
     best: a key of the history; NAME-best.pt then has the epoch with its highest
     value (lowest if the key ends in loss or error), and the modules end with it.
     Raises UserError if a checkpoint is corrupt or of other arguments or code.
@@ -246,9 +246,9 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
     model returns in training; of a tuple the first entry are the logits. optimizer:
     makes one from the parameters; without, it is SGD with args.lr, momentum 0.9 and
     args.weight_decay. The learning rate follows one_cycle().
-    args.size: side of the pictures; args.augment: shift and mirror them at random.
-    epochs: in place of args.epochs.
-    sets: a training and a test set, in place of all of args.data.
+    args.size: side of the images; args.augment: shift and mirror them at random.
+    epochs: instead of args.epochs.
+    sets: a training and a test set, instead of args.data.
     """
     torch.manual_seed(seed)
     train, test = sets or data.load(args, size=args.size)
@@ -390,7 +390,7 @@ def predict(model, dataset, args):
 def evaluate(model, dataset, args, metrics=None):
     """Accuracy (0..1) and mean cross-entropy on a data set, {name: float}.
 
-    metrics: {name: ignite metric of (logits, labels)} in their place. Each process
+    metrics: {name: ignite metric of (logits, labels)} instead. Each process
     of torchrun evaluates the whole set.
     """
     from ignite.metrics import Accuracy, Loss
@@ -405,7 +405,7 @@ def evaluate(model, dataset, args, metrics=None):
 
 
 def accuracy(model, dataset, args):
-    """Shares of a data set classified right, and wrong, as fit(validate=…) takes."""
+    """Accuracy and error on a data set, 0..1, as fit(validate=…) takes them."""
     share = evaluate(model, dataset, args)["accuracy"]
     return {"accuracy": share, "test_error": 1 - share}
 

@@ -18,8 +18,8 @@ const tagPattern = new RegExp(`<(/?)([a-z][a-z0-9-]*)((?:${attributePattern.sour
 const attributeNames = new RegExp(`^(${[
   "class|id|title|lang|dir|role|aria-[a-z]+|style",
   "align|width|height|colspan|rowspan|headers|scope|start|reversed|value|type|open|datetime",
-  "data-id|data-fragment-index|data-auto-animate(-[a-z]+)*|data-autoslide|data-timing|data-state|data-visibility",
-  "data-transition(-speed)?|data-background-(color|gradient|opacity|transition)",
+  "data-id|data-fragment-index|data-auto-animate(-[a-z]+)*|data-autoslide|data-plan|data-timing|data-state",
+  "data-visibility|data-transition(-speed)?|data-background-(color|gradient|opacity|transition)",
 ].join("|")})$`);
 
 /** Style without url(), image-set() and the like, and without escapes that could spell them. */

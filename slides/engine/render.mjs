@@ -163,7 +163,7 @@ class DeckRenderer {
       ...withClass(isTitle ? "title" : "content", slide.attributes),
       id: slide.id || undefined,
       "data-family": this.meta.family || undefined,
-      "data-timing": minutes && Math.round(60 * minutes),
+      "data-timing": slide.attributes["data-timing"] ?? (minutes && Math.round(60 * minutes)),
       "data-at": `${this.path}:${slide.line}`,
     };
     return [
