@@ -7,7 +7,7 @@
 #   follows, even if that is only a linear layer.
 # - **Demo**: both neighbours of each letter found with one, two and four heads that are
 #   read out linearly, and with one head before a hidden layer.
-# - **Time**: about 25 s on 2 CPU cores
+# - **Time**: about 40 s on 2 CPU cores
 
 # %%
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ def real_costs(n, d):
 # %%
 @dataclass(frozen=True)
 class Settings(cli.Settings):
-    epochs: int = 24
+    epochs: int = 12
     batches: int = cli.flag(80, "batches in an epoch")
     batch_size: int = 64
     lr: float | None = None
