@@ -281,9 +281,6 @@ def initialize(model, config):
 
 
 # %% [markdown]
-# ## Text to numbers
-
-# %% [markdown]
 # ## Pre-training, section 3.1
 
 # %%
@@ -308,7 +305,7 @@ def mask_tokens(input_ids, vocab_size):
 
 # %%
 def pretraining_loss(scores, words, follows, is_random):
-    """Cross-entropy of hidden words + of what follows."""
+    """Cross-entropy of chosen tokens + of what follows."""
     return (F.cross_entropy(scores, words)
             + F.cross_entropy(follows, is_random))
 
@@ -360,6 +357,7 @@ def vocabulary(args):
 
 def miniature(args):
     """The shape of the demo's BERT."""
+    # the authors' code: initializer_range 0.02, from which few steps do not get far
     return BertConfig(
         vocabulary(args).get_vocab_size(), args.width, args.depth, args.heads,
         4 * args.width, args.max_length, hidden_dropout_prob=args.dropout,
@@ -375,7 +373,8 @@ def pretrained(args, seed):
     config = miniature(args)
     model = training.place(BertForPreTraining(config), args)
     batches = training.loader(text.SentencePairs(train, vocabulary(args)), args)
-    # paper: 1e-4 over 1,000,000 steps, appendix A.2
+    # paper, appendix A.2: 1e-4 over 1,000,000 steps; here also weights that the
+    # authors' code excepts decay, those of biases and LayerNorms
     update, state = training.adamw(model, args.lr, args.epochs * len(batches))
 
     def accuracy(logits, labels):

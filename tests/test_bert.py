@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tokenizers import models
 
 import bert
 from declared import Case
@@ -152,6 +153,15 @@ def test_masking_short_rows():
     for _ in range(20):
         _, hidden = bert.mask_tokens(ids, 10)
         assert hidden.sum(1).tolist() == [1, 1] and not hidden[ids < 5].any()
+
+
+@pytest.mark.parametrize("word, pieces", [
+    ("playing", "playing"), ("unplayable", "un ##play ##able"), ("\u265e", "[UNK]")])
+def test_word_pieces(word, pieces):
+    """The longest piece first, from the left; [UNK] where no pieces can spell it."""
+    vocabulary = ["[UNK]", "playing", "un", "##play", "##able"]
+    tokenizer = models.WordPiece(dict(zip(vocabulary, range(9))), unk_token="[UNK]")
+    assert [token.value for token in tokenizer.tokenize(word)] == pieces.split()
 
 
 @pytest.mark.parametrize("review, parts", [
