@@ -332,7 +332,7 @@ class Settings(cli.Settings):
     tune: bool = False
     width: int = cli.flag(32, "width of embeddings and states")
     shortest: int = cli.flag(4, "letters of the shortest words in training", least=2)
-    longest: int = cli.flag(10, "letters of the longest words in training")
+    longest: int = cli.flag(10, "letters of the longest words in training", most=26)
     samples: int = cli.flag(100, "words of the test set")
     runs: int = 3
 

@@ -343,7 +343,7 @@ class Settings(cli.ImageSettings):
     augment: bool = False
     size: int = cli.flag(32, least=16)
     stride: int = cli.flag(2, "stride of the first convolution", most=2)
-    width: float = cli.flag(1 / 8, "share of table 1's channels", least=1 / 64)
+    width: float = cli.flag(1 / 8, "share of table 1's channels", least=1 / 8)
     kinds: tuple[str, ...] = cli.flag(
         ("naive", "thin", "reduced"), "networks compared", choices=tuple(KINDS))
     runs: int = 3

@@ -367,7 +367,7 @@ def as_words(picture, patch_size):
             "plus a learned vector for each position",
             "with a class token in front: it goes to the classifier"]):
         axis.text(300, 48 + 48 * line, text, va="center_baseline")
-    for place in range(17):
+    for place in range(min(17, len(patches) + 1)):
         x = place * step
         if place:
             show(patches[place - 1], x, 300, side)
