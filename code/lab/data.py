@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from lab import UserError, files, results, runs
+from lab.scenes import compose
 
 
 class Images(TensorDataset):
@@ -74,6 +75,18 @@ def cluttered(size=32, n_train=4000, n_test=1000, seed=0):
     return _normalised(train, test, "0123456789", "cluttered", size)
 
 
+@cache
+def scenes(size=64, n_train=1000, n_test=200, seed=0, **difficulty):
+    """Several of those digits in an image, with boxes: lab.scenes.Detections.
+
+    Without end, and split, as `cluttered`. difficulty: number, scale, overlap and
+    fragments, as lab.scenes.compose has them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(compose(*part, n, size, generator, **difficulty)
+                 for part, n in zip(_digits(), (n_train, n_test)))
+
+
 def mnist(data_dir, size=None):
     """MNIST, 60,000 + 10,000 digits (1, 28, 28)."""
     from torchvision.datasets import MNIST
@@ -129,7 +142,7 @@ def cifar10(data_dir, size=None):
     return _normalised(*parts, train.classes, "cifar10", size)
 
 
-EMBEDDED = {"digits": digits, "cluttered": cluttered}
+EMBEDDED = {"digits": digits, "cluttered": cluttered, "scenes": scenes}
 REAL = {"mnist": mnist, "fashion_mnist": fashion_mnist, "cifar10": cifar10}
 
 
