@@ -110,6 +110,7 @@ def guesses(targets, seed, classes=4):
     for target in targets:
         boxes = target["boxes"].repeat(2, 1)
         boxes = boxes + 8 * (random(*boxes.shape) - 0.5)
+        boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2] + 1)
         alone = 40 * random(2, 4)
         alone[:, 2:] += alone[:, :2]
         labels = torch.cat([target["labels"].repeat(2), torch.tensor([1, 2])])

@@ -8,9 +8,9 @@ def boxes(pictures, targets, classes=(), captions=None, columns=None, role="idea
     """Draw images in a grid, each with boxes, their classes and scores.
 
     pictures: (C, H, W), (H, W) or (H, W, 3) in 0..1, of equal height and width.
-    targets: for each a dict of boxes (N, 4) x1 y1 x2 y2 in its pixels; it may have
-    labels (N), which name the boxes by `classes`, scores (N) in 0..1, and roles, a
-    list of N colours in place of `role`. captions: below the images.
+    targets: for each a dict of boxes (N, 4) x1 y1 x2 y2 in its pixels, which end at
+    its edges; it may have labels (N), which name the boxes by `classes`, scores (N) in
+    0..1, and roles, a list of N colours in place of `role`. captions: below the images.
     """
     pictures = [as_picture(picture) for picture in pictures]
     columns = columns or len(pictures)
@@ -29,8 +29,9 @@ def boxes(pictures, targets, classes=(), captions=None, columns=None, role="idea
         names = _names(target, classes)
         roles = target.get("roles") or [role] * len(names)
         for box, name, each in zip(target["boxes"].tolist(), names, roles):
-            corners = [start + value * wide / picture.shape[1]
-                       for start, value in zip((x, y, x, y), box)]
+            corners = [start + min(max(value * wide / picture.shape[1], 0), side)
+                       for start, value, side in zip(
+                           (x, y, x, y), box, (wide, high, wide, high))]
             _draw(axis, corners, name, each, x, y, x + wide)
         if captions:
             axis.text(x + wide / 2, y + high + 8, captions[k], size=SMALL, va="top",
