@@ -105,10 +105,13 @@ def base_anchors(sizes, ratios):
     return (torch.stack([-w, -h, w, h], 1) / 2).round()
 
 
-def anchors(height, width, stride, base):
-    """base (A, 4) at each position: (H W A, 4)."""
-    y = stride * torch.arange(height)
-    x = stride * torch.arange(width)
+def anchors(size, stride, base):
+    """base (A, 4) at each of H W positions: (H W A, 4).
+
+    stride: pixels between them, down and across.
+    """
+    y, x = (torch.arange(n) * step
+            for n, step in zip(size, stride))
     y, x = torch.meshgrid(y, x, indexing="ij")
     shifts = torch.stack([x, y, x, y], 2)    # (H, W, 4)
     every = shifts[:, :, None] + base        # (H, W, A, 4)
@@ -384,7 +387,7 @@ def facts():
         box, box + torch.tensor([4.0, 0, 4, 0])).item()
     base = base_anchors((128, 256, 512), (0.5, 1.0, 2.0))
     values["anchors_per_position"] = len(base)
-    values["anchors_of_600x800"] = len(anchors(600 // 16, 800 // 16, 16, base))
+    values["anchors_of_600x800"] = len(anchors((600 // 16, 800 // 16), (16, 16), base))
     return values
 
 
@@ -421,7 +424,8 @@ if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     image, target = test[0]
     cells = args.size // args.stride
-    every = anchors(cells, cells, args.stride, base_anchors((12, 18, 26), (1.0, 1.5)))
+    every = anchors((cells, cells), (args.stride, args.stride),
+                    base_anchors((12, 18, 26), (1.0, 1.5)))
     matched = match(box_iou(target["boxes"], every), args.low, args.high,
                     rescue=True)
     place = 6 * (cells * cells // 2 + cells // 2)
