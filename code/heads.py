@@ -7,7 +7,7 @@
 #   follows, even if that is only a linear layer.
 # - **Demo**: both neighbours of each letter found with one, two and four heads that are
 #   read out linearly, and with one head before a hidden layer.
-# - **Time**: about 40 s on 2 CPU cores
+# - **Time**: about 20 s on 2 CPU cores
 
 # %%
 from dataclasses import dataclass

@@ -9,7 +9,7 @@
 #   it stands, and pooling makes what they found robust to small shifts.
 # - **Demo**: LeNet-5 against a fully connected network of as many weights,
 #   what its filters and feature maps look like, and what it gets wrong.
-# - **Time**: about 20 s on 2 CPU cores
+# - **Time**: about 40 s on 2 CPU cores
 
 # %%
 from dataclasses import dataclass
