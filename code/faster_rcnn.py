@@ -15,9 +15,8 @@
 
 # %%
 import re
-import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log2
 from pathlib import Path
 
@@ -25,17 +24,15 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
-from torchvision import ops
 
 from boxes import BACKGROUND, BETWEEN, anchors, base_anchors, decode, encode, match
 from lab import cli, compare, data, detection, figures, measure, results, training
-from lab import weights as published
+from lab.detection import ops
+from lab.weights import detect, freeze
 from resnet import BasicBlock, Bottleneck, ResNet
 
-# %% [markdown]
-# ## Features
 
-# %%
+# %% Features
 class Body(ResNet):
     """A ResNet's maps after each stage: strides 4, 8, 16, 32.
 
@@ -49,10 +46,8 @@ class Body(ResNet):
 
     def forward(self, x):
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
-        maps = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            maps.append(x := stage(x))
-        return maps
+        stages = self.layer1, self.layer2, self.layer3, self.layer4
+        return [x := stage(x) for stage in stages]
 
 
 # %%
@@ -87,43 +82,34 @@ def conv(in_channels, out_channels, kernel_size):
 
 # %%
 class FeaturePyramid(nn.Module):
-    """Lin et al. 2017: each map also knows what coarser ones
-    know. (B, C_i, H_i, W_i) -> (B, D, H_i, W_i), and a map more.
-    """
+    """Lin et al. 2017: maps learn from coarser ones."""
 
-    def __init__(self, channels, out_channels=256):
+    def __init__(self, channels, width=256):
         super().__init__()
         self.inner_blocks = nn.ModuleList(
-            conv(n, out_channels, 1) for n in channels)
+            conv(n, width, 1) for n in channels)
         self.layer_blocks = nn.ModuleList(
-            conv(out_channels, out_channels, 3) for _ in channels)
+            conv(width, width, 3) for _ in channels)
 
     def forward(self, maps):
-        inner = [f(x) for f, x in zip(self.inner_blocks, maps)]
+        inner, layer = self.inner_blocks, self.layer_blocks
+        maps = [f(x) for f, x in zip(inner, maps)]
         for i in range(len(maps) - 2, -1, -1):   # top down
-            size = inner[i].shape[2:]
-            inner[i] = inner[i] + F.interpolate(inner[i + 1], size)
-        maps = [f(x) for f, x in zip(self.layer_blocks, inner)]
+            size = maps[i].shape[2:]
+            above = F.interpolate(maps[i + 1], size)
+            maps[i] = maps[i] + above
+        maps = [f(x) for f, x in zip(layer, maps)]
         return [*maps, maps[-1][:, :, ::2, ::2]]
 
 
 # %%
-class Backbone(nn.Module):
+def backbone(body, out_channels=256):
     """A body, and a pyramid on its maps."""
-
-    def __init__(self, body, out_channels=256):
-        super().__init__()
-        self.body = body
-        self.fpn = FeaturePyramid(body.channels, out_channels)
-
-    def forward(self, x):
-        return self.fpn(self.body(x))
+    return nn.Sequential(OrderedDict(
+        body=body, fpn=FeaturePyramid(body.channels, out_channels)))
 
 
-# %% [markdown]
-# ## First stage: where
-
-# %%
+# %% First stage: where
 class RPNHead(nn.Module):
     """Is an object near this anchor, and where exactly?
 
@@ -142,12 +128,14 @@ class RPNHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, maps):
-        maps = [self.conv(x) for x in maps]
-        logits = [rearrange(self.cls_logits(x), "b a h w -> b (h w a)")
-                  for x in maps]
-        deltas = [rearrange(self.bbox_pred(x),
-                            "b (a c) h w -> b (h w a) c", c=4)
-                  for x in maps]
+        logits, deltas = [], []
+        for x in maps:
+            x = self.conv(x)                     # (B, D, H, W)
+            logits.append(rearrange(
+                self.cls_logits(x), "b a h w -> b (h w a)"))
+            deltas.append(rearrange(
+                self.bbox_pred(x),
+                "b (a c) h w -> b (h w a) c", c=4))
         return logits, deltas
 
 
@@ -156,15 +144,14 @@ def sample(labels, n, share):
     """At most n indices, at most `share` of them positive.
 
     labels (N): positive, 0 background, -1 takes no part.
-    Returns indices of positives, and of background.
     """
     positive = (labels > 0).nonzero().flatten()
     negative = (labels == 0).nonzero().flatten()
     few = min(int(n * share), len(positive))
-    positive = positive[torch.randperm(len(positive))[:few]]
     rest = min(n - few, len(negative))
-    negative = negative[torch.randperm(len(negative))[:rest]]
-    return positive, negative
+    chosen = torch.randperm(len(positive))[:few]
+    others = torch.randperm(len(negative))[:rest]
+    return positive[chosen], negative[others]
 
 
 def box_loss(deltas, targets, n):
@@ -184,20 +171,26 @@ class RPN(nn.Module):
     def __init__(self, channels, sizes, ratios=(0.5, 1.0, 2.0),
                  before=(2000, 1000), after=(2000, 1000)):
         super().__init__()
-        self.bases = [base_anchors(size, ratios) for size in sizes]
+        with torch.device("cpu"):    # they are no parameters
+            self.bases = [base_anchors(size, ratios) for size in sizes]
         self.head = RPNHead(channels, len(self.bases[0]))
         self.before, self.after = before, after
 
     def forward(self, maps, batch, shapes, targets=None):
         logits, deltas = self.head(maps)
-        every = [anchors(x.shape[2:], (batch[0] // x.shape[2], batch[1] // x.shape[3]),
-                         base) for x, base in zip(maps, self.bases)]
-        every = torch.cat(every).to(maps[0])                  # (N, 4)
+        every = self.every(maps, batch)
         proposals = self.propose(logits, deltas, every, shapes)
-        if targets is None:
+        if not self.training:
             return proposals, {}
         return proposals, self.losses(
             torch.cat(logits, 1), torch.cat(deltas, 1), every, targets)
+
+    def every(self, maps, batch):
+        """All anchors of all maps, (N, 4). batch: its images' height and width."""
+        H, W = batch
+        return torch.cat([
+            anchors(x.shape[2:], (H // x.shape[2], W // x.shape[3]), base)
+            for x, base in zip(maps, self.bases)]).to(maps[0])
 
     @torch.no_grad()
     def propose(self, logits, deltas, every, shapes):
@@ -223,29 +216,23 @@ class RPN(nn.Module):
     def losses(self, logits, deltas, every, targets):
         """Of 256 anchors an image, at most half of them with an object."""
         right, wrong, goals = [], [], []
-        for target in targets:
+        for i, target in enumerate(targets):
             matched = match(ops.box_iou(target["boxes"], every), 0.3, 0.7, rescue=True)
-            positive, negative = sample(
-                (matched >= 0).int() - (matched == BETWEEN).int(), 256, 0.5)
-            right.append(positive.sort().values)
-            wrong.append(negative.sort().values)
-            goals.append(encode(target["boxes"][matched[right[-1]]], every[right[-1]]))
-        image = [torch.cat([torch.full_like(each, i) for i, each in enumerate(part)])
-                 for part in (right, wrong)]
-        right, wrong = torch.cat(right), torch.cat(wrong)
-        chosen = torch.cat([logits[image[0], right], logits[image[1], wrong]])
-        is_object = (torch.arange(len(chosen), device=chosen.device)
-                     < len(right)).to(chosen)
-        return {"loss_objectness": F.binary_cross_entropy_with_logits(
-                    chosen, is_object),
-                "loss_rpn_box_reg": box_loss(
-                    deltas[image[0], right], torch.cat(goals), len(chosen))}
+            positive, negative = (each.sort().values for each in sample(
+                (matched >= 0).int() - (matched == BETWEEN).int(), 256, 0.5))
+            goals.append(encode(target["boxes"][matched[positive]], every[positive]))
+            right.append(positive + i * len(every))
+            wrong.append(negative + i * len(every))
+        right, goals = torch.cat(right), torch.cat(goals)
+        chosen = torch.cat([right, *wrong])
+        is_object = (torch.arange(len(chosen)) < len(right)).to(logits)
+        objectness = F.binary_cross_entropy_with_logits(
+            logits.flatten()[chosen], is_object)
+        return {"loss_objectness": objectness, "loss_rpn_box_reg": box_loss(
+            deltas.flatten(0, 1)[right], goals, len(chosen))}
 
 
-# %% [markdown]
-# ## Second stage: what
-
-# %%
+# %% Second stage: what
 class TwoMLPHead(nn.Module):
     """Two hidden layers: (K, D, 7, 7) -> (K, hidden_size)."""
 
@@ -271,11 +258,10 @@ class Predictor(nn.Module):
 
 
 # %%
-def pyramid_align(maps, boxes, strides, canonical=224):
+def pyramid_align(maps, boxes, strides, canonical=224, samples=2):
     """RoI align, small boxes from fine maps: Lin et al. 2017,
     eq. 1. boxes: of each image (N, 4). Returns (K, D, 7, 7).
     """
-    rois = ops.roi_align
     index = torch.cat([torch.full_like(each[:, :1], i)
                        for i, each in enumerate(boxes)])
     boxes = torch.cat(boxes)
@@ -286,7 +272,7 @@ def pyramid_align(maps, boxes, strides, canonical=224):
     for i, (x, stride) in enumerate(zip(maps, strides)):
         here = (level == i).nonzero().flatten()
         rows = torch.cat([index[here], boxes[here]], 1)
-        pooled[here] = rois(x, rows, 7, 1 / stride, sampling_ratio=2)
+        pooled[here] = ops.roi_align(x, rows, 7, 1 / stride, samples)
     return pooled
 
 
@@ -297,20 +283,22 @@ class RoIHeads(nn.Module):
     SCALES = 10.0, 10.0, 5.0, 5.0    # of the deltas: they are small here
 
     def __init__(self, channels, num_classes, hidden_size=1024, canonical=224,
-                 samples=512):
+                 samples=512, per_bin=2):
         super().__init__()
         self.box_head = TwoMLPHead(channels, hidden_size)
         self.box_predictor = Predictor(hidden_size, num_classes)
-        self.canonical, self.samples = canonical, samples
+        self.canonical, self.samples, self.per_bin = canonical, samples, per_bin
 
     def forward(self, maps, batch, shapes, proposals, targets=None):
-        if targets is not None:
+        if self.training:
             proposals, labels, goals = self.choose(proposals, targets)
-        strides = [2 ** round(log2(batch[0] / x.shape[2])) for x in maps[:-1]]
-        features = pyramid_align(maps[:-1], proposals, strides, self.canonical)
+        maps = maps[:-1]             # the last is for the first stage
+        strides = [2 ** round(log2(batch[0] / x.shape[2])) for x in maps]
+        features = pyramid_align(maps, proposals, strides, self.canonical,
+                                 self.per_bin)
         logits, deltas = self.box_predictor(self.box_head(features))
         deltas = rearrange(deltas, "k (c d) -> k c d", d=4)
-        if targets is None:
+        if not self.training:
             return self.detect(logits, deltas, proposals, shapes), {}
         found = labels.nonzero().flatten()
         return [], {"loss_classifier": F.cross_entropy(logits, labels),
@@ -339,35 +327,31 @@ class RoIHeads(nn.Module):
 
     def detect(self, logits, deltas, proposals, shapes):
         """At most 100 boxes an image, NMS for each class by itself."""
-        counts = [len(each) for each in proposals]
+        counts = list(map(len, proposals))
         scores = logits.softmax(1)[:, 1:].split(counts)   # 0 is the background
         deltas = (deltas / deltas.new_tensor(self.SCALES))[:, 1:].split(counts)
         found = []
         for score, delta, boxes, shape in zip(scores, deltas, proposals, shapes):
             K = score.shape[1]
-            boxes = boxes.repeat_interleave(K, dim=0)
-            boxes = ops.clip_boxes_to_image(decode(delta.flatten(0, 1), boxes), shape)
+            boxes = decode(delta.flatten(0, 1), boxes.repeat_interleave(K, dim=0))
+            boxes = ops.clip_boxes_to_image(boxes, shape)
             labels = torch.arange(1, K + 1, device=boxes.device).repeat(len(score))
             score = score.flatten()
             kept = (score > 0.05).nonzero().flatten()
             kept = kept[ops.remove_small_boxes(boxes[kept], 1e-2)]
-            best = ops.batched_nms(boxes[kept], score[kept], labels[kept], 0.5)[:100]
-            kept = kept[best]
+            kept = kept[ops.batched_nms(boxes[kept], score[kept], labels[kept],
+                                        0.5)[:100]]
             found.append({"boxes": boxes[kept], "labels": labels[kept],
                           "scores": score[kept]})
         return found
 
 
-# %% [markdown]
-# ## The detector
-
-# %%
+# %% The detector
 class FasterRCNN(nn.Module):
     """Two stages on one feature pyramid.
 
-    images: a list of (C, H, W) in 0..1. In training mode it
-    returns losses, {name: scalar}, else detections, a dict of
-    boxes, labels and scores for each image, in its pixels.
+    images: a list of (C, H, W) in 0..1. Returns losses in training, {name:
+    scalar}, else for each image boxes in its pixels, labels and scores.
     """
 
     MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -381,9 +365,7 @@ class FasterRCNN(nn.Module):
         batch, shapes = self.prepare(images)
         scales = [x.new_tensor([a / b for a, b in zip(shape, x.shape[1:])])
                   .flip(0).repeat(2) for shape, x in zip(shapes, images)]
-        if not self.training:
-            targets = None
-        else:
+        if self.training:
             targets = [{**target, "boxes": target["boxes"] * scale}
                        for target, scale in zip(targets, scales)]
         maps, size = self.backbone(batch), batch.shape[2:]
@@ -399,7 +381,7 @@ class FasterRCNN(nn.Module):
         resized = []
         for image in images:
             C, H, W = image.shape
-            mean, std = (image.new_tensor(each[:C])[:, None, None]
+            mean, std = (image.new_tensor(each[:C]).view(C, 1, 1)
                          for each in (self.MEAN, self.STD))
             scale = min(self.sizes[0] / min(H, W), self.sizes[1] / max(H, W))
             image = ((image - mean) / std)[None]
@@ -417,5 +399,199 @@ class FasterRCNN(nn.Module):
 def fasterrcnn_resnet50_fpn(num_classes=91, **options):
     """As in torchvision; 91: COCO's numbers of its 80 classes."""
     sizes = tuple((32 * 2 ** i,) for i in range(5))
-    return FasterRCNN(Backbone(Body()), RPN(256, sizes),
+    return FasterRCNN(backbone(Body()), RPN(256, sizes),
                       RoIHeads(256, num_classes), **options)
+
+
+# %% Published weights
+def renamed(states):
+    """Published states in our names: those of pyramid and RPN are older."""
+    return {re.sub(r"((?:inner|layer)_blocks\.\d)\.(?=\w+$)", r"\1.0.", re.sub(
+        r"(rpn\.head\.conv)\.(?=\w+$)", r"\1.0.0.", key)): value
+        for key, value in states.items()}
+
+
+# %% Training
+@dataclass(frozen=True)
+class Settings(cli.Settings):
+    weights: str = cli.flag(None, "published weights", choices=("coco",))
+    image: Path = cli.flag(None, "an image to look at")
+    epochs: int = 2
+    batch_size: int = 4                   # paper: 1 image, later 2
+    lr: float | None = None               # paper: 0.001 of SGD
+    rates: tuple[float, ...] = (0.001, 0.002, 0.004)
+    tune: bool = False
+    size: int = 64                        # paper: 600, the shorter side
+    width: int = 16
+    channels: int = cli.flag(24, "channels of the pyramid")         # paper: 256
+    hidden_size: int = cli.flag(128, "width of the second stage")   # paper: 4096
+    samples: int = cli.flag(32, "proposals of an image that train") # paper: 128
+    proposals: tuple[int, ...] = cli.flag((1, 3, 10, 30, 100, 300),
+                                          "numbers of proposals whose recall is shown")
+    small: int = cli.flag(200, "square pixels below which a digit is small")
+    large: int = cli.flag(500, "square pixels above which a digit is large")
+    overlaps: tuple[float, ...] = cli.flag((0.5, 0.75), "IoUs of a hit", most=1)
+    shown: int = cli.flag(100, "images of the test set that are judged")
+    runs: int = 3
+
+
+PHOTOGRAPHS = Settings(
+    batch_size=4, lr=0.0003, size=320, channels=64, hidden_size=256, samples=128,
+    small=32 ** 2, large=96 ** 2, runs=1, threads=0)
+SETTINGS = {"scenes": Settings(), "bccd": replace(PHOTOGRAPHS, epochs=12),
+            "face_mask": replace(PHOTOGRAPHS, epochs=20)}
+
+
+# %%
+def detector(args, num_classes):
+    """A small one: of grey scenes, or of photographs."""
+    if args.data == "scenes":
+        body, canonical, ratios = SmallBody(args.width), 64, (1.0, 1.5, 2.0)
+        sizes = ((10,), (16,), (24,), (32,))
+    else:
+        body, canonical = Body(BasicBlock, (2, 2, 2, 2)), 224
+        ratios, sizes = (0.5, 1.0, 2.0), ((16,), (32,), (64,), (128,), (256,))
+    return FasterRCNN(
+        backbone(body, args.channels),
+        RPN(args.channels, sizes, ratios, before=(100, 1000), after=(50, 300)),
+        RoIHeads(args.channels, num_classes, args.hidden_size, canonical, args.samples,
+                 per_bin=1 if args.data == "scenes" else 2),   # digits have few cells
+        sizes=(args.size, args.size))
+
+
+# %%
+@training.memoize
+def trained(args, seed):
+    """A detector Trained on args.data: both stages at once, all losses added."""
+    # paper: the stages in turn, in four steps; later and here: at once
+    torch.manual_seed(seed)
+    train, _ = data.load(args, size=args.size)
+    batches = training.loader(train, args)
+    model = training.place(detector(args, len(train.classes)), args)
+    update, saved = training.adamw(model, args.lr, args.epochs * len(batches))
+
+    def step(batch):
+        images, targets = batch
+        losses = model(images, targets)
+        loss = sum(losses.values())
+        update(loss)
+        return {"loss": loss, **losses}
+
+    history = training.fit(step, batches, args, seed=seed, save=saved,
+                           name=f"faster_rcnn-{args.data}-{seed}")
+    return training.Trained(model, history)
+
+
+# %%
+def sides(args):
+    """What is trained: {name: its training}."""
+    return {"detector": (trained,)}
+
+
+# %%
+@torch.no_grad()
+def propose(model, dataset, args, shuffled=False):
+    """The first stage's boxes of each image, the best first, on the CPU.
+
+    shuffled: the control, the same anchors in an order at random, as they are.
+    """
+    model.eval()
+    found = []
+    for images, _ in training.loader(dataset, args, shuffle=False):
+        batch, shapes = model.prepare([image.to(args.device) for image in images])
+        maps, size = model.backbone(batch), batch.shape[2:]
+        every = model.rpn.every(maps, size)
+        found += [ops.clip_boxes_to_image(every[torch.randperm(len(every))], shape)
+                  for shape in shapes] if shuffled else (
+                      model.rpn(maps, size, shapes)[0])
+    return [boxes.cpu() for boxes in found]
+
+
+# %%
+def facts():
+    """Numbers on the slides that follow from the model alone."""
+    with torch.device("meta"):
+        model = fasterrcnn_resnet50_fpn()
+    parts = {"body": model.backbone.body, "pyramid": model.backbone.fpn,
+             "rpn": model.rpn, "roi_heads": model.roi_heads}
+    maps = [torch.empty(1, 1, ceil(800 / n), ceil(800 / n)) for n in (4, 8, 16, 32, 64)]
+    return {"parameters": measure.parameters(model),
+            **{f"{name}_parameters": measure.parameters(part)
+               for name, part in parts.items()},
+            "frozen_parameters": measure.parameters(freeze(model)),
+            "anchors_of_800x800": len(model.rpn.every(maps, (800, 800)))}
+
+
+# %% Arguments
+if __name__ == "__main__":
+    args = cli.begin(SETTINGS)
+    if args.weights:
+        detect(freeze(fasterrcnn_resnet50_fpn()), "fasterrcnn_resnet50_fpn", args,
+               renamed)
+        raise SystemExit
+
+# %% Trainings
+if __name__ == "__main__":
+    compare.train(sides(args), args)
+
+# %% Learned proposals against sliding windows
+if __name__ == "__main__":
+    test = data.load(args, size=args.size)[1].first(args.shown)
+    those = compare.train(sides(args), args)["detector"]
+    figure, axes = figures.panels(2, xlabel="proposals", ylabel="recall (%)", titles=[
+        f"IoU {overlap:g}" for overlap in args.overlaps[:2]])
+    for name, role, shuffled in [("learned", "idea", False),
+                                 ("not learned", "control", True)]:
+        found = [propose(each.model, test, args, shuffled) for each in those]
+        for axis, threshold in zip(axes, args.overlaps):
+            recalls = [[detection.proposal_recall(boxes, test.targets, n, threshold)
+                        for n in args.proposals] for boxes in found]
+            figures.band(axis, args.proposals, recalls, role, name)
+            for n, values in zip(args.proposals, zip(*recalls)):
+                key = f"recall{100 * threshold:.0f}_{name.replace(' ', '_')}_{n}"
+                results.record_range(key, values)
+    for axis in axes:
+        axis.set(xscale="log", xticks=args.proposals, xticklabels=args.proposals,
+                 ylim=(0, 1.02))
+        axis.minorticks_off()
+        figures.label_lines(axis)
+    figures.save(figure, "faster_rcnn-proposals")
+
+# %% What both stages say
+if __name__ == "__main__":
+    few = data.load(args, size=args.size)[1].first(4)
+    model = compare.train(sides(args), args)["detector"][0].model
+    shown = [{"boxes": boxes[:10], "roles": ["muted"] * 10}
+             for boxes in propose(model, few, args)]
+    for each in detection.find(model, few, args):
+        kept = ops.nms(each["boxes"], each["scores"], 0.5)   # one name a place
+        kept = kept[each["scores"][kept] > 0.25]
+        shown.append({key: value[kept] for key, value in each.items()})
+    if args.data != "face_mask":             # whose licence is not stated
+        figures.save(figures.boxes(2 * few.images, shown, few.classes, columns=4),
+                     "faster_rcnn-stages")
+
+# %% Average precision
+if __name__ == "__main__":
+    test = data.load(args, size=args.size)[1].first(args.shown)
+    areas = {"small": (0, args.small), "medium": (args.small, args.large),
+             "large": (args.large, float("inf"))}
+    those = compare.train(sides(args), args)["detector"]
+    found = [detection.find(each.model, test, args) for each in those]
+    measured, rows = [detection.evaluate(one, test.targets, areas) for one in found], {}
+    for key in measured[0]:
+        values = [one[key] for one in measured]
+        results.record_range(f"detector_{key}", values)
+        rows[key.replace("AP_", "AP, ")] = ("muted" if "_" in key else "idea", values,
+                                            (f"{sum(values) / len(values):.2f}",))
+    merged = [[{**each, "labels": each["labels"].clamp(max=1)} for each in one]
+              for one in [test.targets, *found]]      # all classes as one
+    results.record_range("detector_AP50_one_class", [
+        detection.evaluate(one, merged[0])["AP50"] for one in merged[1:]])
+    for name, value in detection.by_class(found[0], test.targets, test.classes).items():
+        results.record(f"class_{name}", value)
+    figures.save(figures.dots(rows, "average precision", ("mean",)), "faster_rcnn-ap")
+
+# %% What this run measured
+if __name__ == "__main__":
+    results.save(facts())

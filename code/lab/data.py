@@ -43,8 +43,8 @@ class Images(TensorDataset):
 def load(args, size=None):
     """Training and test set of args.data, resized to size x size if size is given.
 
-    --quick leaves 64 and 32 samples, 8 and 4 photographs with boxes. Raises UserError if the set is not here and
-    cannot be fetched, or is corrupt.
+    --quick leaves 64 and 32 samples, 8 and 4 photographs with boxes. Raises UserError
+    if the set is not here and cannot be fetched, or is corrupt.
     """
     options = {"size": size} if size else {}
     if args.data in REAL:
