@@ -12,10 +12,10 @@
 #   [arXiv:1502.03044](https://arxiv.org/abs/1502.03044)
 # - **Paper**: Alex Graves, Greg Wayne, Ivo Danihelka. *Neural Turing Machines*.
 #   arXiv 2014. [arXiv:1410.5401](https://arxiv.org/abs/1410.5401)
-# - **Idea**: for each word to write, look at all words read, each weighted by how well
-#   it answers the question at hand; the weights are learned like everything else.
+# - **Idea**: for each token to generate, attend to all source tokens, each weighted by
+#   how well it matches the query; the weights are learned like everything else.
 # - **Demo**: letters to sort or copy, with each mechanism and without attention: where
-#   it attends, and what longer inputs do to it.
+#   it attends, and how much is correct.
 # - **Time**: about 35 s on 2 CPU cores
 
 # %%
@@ -107,7 +107,7 @@ class Content(nn.Module):
 class Location(nn.Module):
     """W q, whatever the keys are, Luong et al. 2015, section 3.1.
 
-    Places from max_length on are never looked at.
+    Positions from max_length on are never attended to.
     """
 
     def __init__(self, embed_dim, max_length):
@@ -141,10 +141,10 @@ class Attention(nn.Module):
 
 # %%
 class HardAttention(nn.Module):
-    """The value of one place, drawn, Xu et al. 2015, section 4.1.
+    """The value of one position, drawn, Xu et al. 2015, section 4.1.
 
     In evaluation the likeliest one. The weights are one there, else zero;
-    their gradient is that of log p(place), for `reinforce`.
+    their gradient is that of log p(position), for `reinforce`.
     """
 
     def __init__(self, score):
@@ -175,7 +175,7 @@ def reinforce(losses, weights, baseline):
 
 # %%
 class LocalMonotonic(nn.Module):
-    """local-m: word t looks at t +- reach, Luong et al. 2015, 3.2."""
+    """local-m: token t attends to t +- reach, Luong et al. 2015, 3.2."""
 
     def __init__(self, score, reach):
         super().__init__()
@@ -192,7 +192,7 @@ class LocalMonotonic(nn.Module):
 
 # %%
 class LocalPredictive(nn.Module):
-    """local-p: a window around a predicted place, Luong et al. 2015, 3.2.
+    """local-p: a window around a predicted position, Luong et al. 2015, 3.2.
 
     It is S sigmoid(v^T tanh(W q)). The Gaussian around it, of deviation
     reach / 2, lets gradients through; the weights no longer sum to one.
@@ -219,7 +219,7 @@ class LocalPredictive(nn.Module):
 
 # %%
 class LastPlace(nn.Module):
-    """No attention, the control: every step gets the last state."""
+    """No attention, the control: every step gets the last state alone."""
 
     def forward(self, query, key, value):
         weights = query.new_zeros(*query.shape[:2], key.shape[1])
@@ -228,13 +228,13 @@ class LastPlace(nn.Module):
 
 
 # %% [markdown]
-# ## A task that shows where it looks
+# ## A task that shows where it attends
 
 # %%
 def letters(task, count, length, generator):
-    """Different letters of 26, and the same, copied or sorted.
+    """Draw different letters of 26, and the same, copied or sorted.
 
-    Returns source (B, S) in 1..26, target (B, T) and the place of each
+    Returns source (B, S) in 1..26, target (B, T) and the position of each
     target letter in the source (B, T); T = S.
     """
     shuffled = torch.rand(count, 26, generator=generator).argsort(dim=1)
@@ -246,18 +246,21 @@ def letters(task, count, length, generator):
 
 # %%
 def shift(target):
-    """The word before each word of target (B, T); before the first, 0."""
+    """Shift target (B, T) by one, for teacher forcing; first stands 0."""
     return F.pad(target[:, :-1], (1, 0))
 
 
 # %%
 class Translator(nn.Module):
-    """Reads with one GRU, writes with another, and attends in between.
+    """Reads with one GRU, generates with another, attends in between.
 
     source (B, S) and target (B, T), shifted by one -> logits (B, T, K) and
     weights (B, T, S). As in Luong et al. 2015 the decoder's state is the
     query; their input feeding is left out.
     """
+
+    # paper: Bahdanau reads in both directions, with gated units; Luong stacks
+    # LSTMs; here: one GRU, which reads from left to right
 
     def __init__(self, attention, embed_dim, vocabulary=27):
         super().__init__()
@@ -272,7 +275,7 @@ class Translator(nn.Module):
         return self.write(shifted, *self.read(source))
 
     def read(self, source):
-        """The state after each word (B, S, D), and the last (1, B, D)."""
+        """The state after each token (B, S, D), and the last (1, B, D)."""
         return self.encoder(self.embedding(source))
 
     def write(self, shifted, states, last):
@@ -285,7 +288,7 @@ class Translator(nn.Module):
 # %%
 @torch.no_grad()
 def translate(model, source):
-    """What it writes, word by word: words (B, S) and weights (B, S, S)."""
+    """Generate token by token: tokens (B, S) and weights (B, S, S)."""
     states, last = model.read(source)
     words = torch.zeros_like(source[:, :1])
     for _ in range(source.shape[1]):
@@ -297,7 +300,7 @@ def translate(model, source):
 # %%
 @torch.no_grad()
 def follow(model, source, target):
-    """What it would write after each right word, and its weights there."""
+    """Predict each token after the correct ones, with its weights there."""
     logits, weights = model(source, shift(target))
     return logits.argmax(dim=-1), weights
 
@@ -329,7 +332,7 @@ class Settings(cli.Settings):
     tune: bool = False
     width: int = cli.flag(32, "width of embeddings and states")
     shortest: int = cli.flag(4, "letters of the shortest words in training", least=2)
-    longest: int = cli.flag(10, "letters of the longest words in training")
+    longest: int = cli.flag(10, "letters of the longest words in training", most=26)
     samples: int = cli.flag(100, "words of the test set")
     runs: int = 3
 
@@ -344,7 +347,7 @@ TEST = 10_000   # from here on seeds are for testing
 
 
 def accuracy(model, task, length, args):
-    """Shares of correct letters, and of weight where the next letter stands."""
+    """Measure the shares of correct letters, and of weight on the next one."""
     generator = torch.Generator().manual_seed(TEST + length)
     source, target, places = (part.to(args.device) for part in letters(
         task, args.samples, length, generator))
@@ -436,7 +439,7 @@ def alignments(task, mechanisms, networks, args):
             frames=list(enumerate(places[0].tolist())), wrong=wrong))
     return figures.heatmaps(
         [maps[i:i + 4] for i in range(0, len(maps), 4)],
-        "framed: where the letter to write stands; orange: a wrong letter")
+        "framed: where the next letter stands; orange: an incorrect letter")
 
 
 # %%
@@ -483,28 +486,6 @@ if __name__ == "__main__":
     networks = compare.train(sides(args), args)
     figures.save(alignments("copy", COPYING, networks, args),
                  "attention-alignment-copy")
-
-# %% Longer inputs
-if __name__ == "__main__":
-    networks = compare.train(sides(args), args)
-    lengths = [args.shortest, 6, 8, args.longest, 13, 16, 20]
-    figure, (axis,) = figures.panels(xlabel="letters to sort",
-                                     ylabel="letters correct (%)")
-    for mechanism, role, style in [
-            ("additive", "idea", {"linewidth": figures.HEAVY}), ("dot", "sky", {}),
-            ("scaled", "purple", {}),
-            ("none", "control", {"linewidth": figures.HEAVY})]:
-        runs = [[accuracy(model, "sort", n, args)["accuracy"] for n in lengths]
-                for model, _ in networks[f"sort_{mechanism}"]]
-        figures.band(axis, lengths, runs, role, SORTING[mechanism], **style)
-        for n, values in zip(lengths, zip(*runs)):
-            results.record_range(f"sort{n}_{mechanism}_accuracy", values)
-    axis.set_ylim(0, 1.02)
-    axis.axvline(args.longest, color=figures.color("muted"), linewidth=1.5)
-    axis.text(args.longest + 0.2, 0.03, "longer than in training",
-              color=figures.color("muted"), size=figures.SMALL)
-    figures.label_lines(axis)
-    figures.save(figure, "attention-length")
 
 # %% What this run measured
 if __name__ == "__main__":

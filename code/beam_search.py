@@ -25,13 +25,27 @@ from lab.text import BOS, EOS, PAD, UNKNOWN
 # the state of these rows of the batch, some maybe several times.
 
 
+# %%
+@dataclass
+class DecoderState:
+    """What the decoder attends to: memory, and the layers' pairs of caches."""
+    memory: torch.Tensor          # (B, S, D); after the first step (B, 0, D)
+    memory_mask: torch.Tensor     # (B, 1, 1, S)
+    caches: list
+
+    def __getitem__(self, rows):
+        """The state of these rows of the batch."""
+        caches = [(own[rows], across[rows]) for own, across in self.caches]
+        return DecoderState(self.memory[rows], self.memory_mask[rows], caches)
+
+
 # %% [markdown]
 # ## Searching
 
 # %%
 @torch.no_grad()
 def greedy(model, source, limit):
-    """The most probable token, again and again: (B, S) -> (B, T).
+    """Take the most probable token, again and again: (B, S) -> (B, T).
 
     A sentence ends with EOS, or with its token number `limit`.
     """
@@ -66,7 +80,7 @@ def length_penalty(length, alpha):
 # %%
 @torch.no_grad()
 def beam_search(model, source, limit, beam=4, alpha=0.6):
-    """The best of `beam` sentences kept at each step: (B, S) -> (B, T)."""
+    """Return the best of `beam` sentences kept at each step: (B, T)."""
     rows = torch.arange(len(source), device=source.device)
     state = model.start(source)[rows.repeat_interleave(beam)]
     tokens = torch.full_like(rows, BOS).repeat_interleave(beam)[:, None]
@@ -85,7 +99,7 @@ def beam_search(model, source, limit, beam=4, alpha=0.6):
 
 # %%
 def best_steps(log_p, step, length, alpha):
-    """The best `beam` continuations of each sentence.
+    """Choose the best `beam` continuations of each sentence.
 
     log_p (B, beam) so far, step (B beam, K), length (B beam) with it.
     Returns log_p (B, beam), the rows (B beam) they continue, their tokens.
@@ -102,7 +116,7 @@ def best_steps(log_p, step, length, alpha):
 # %%
 @torch.no_grad()
 def exhaustive(model, source, limit):
-    """The most probable of all sentences with at most `limit` tokens.
+    """Find the most probable of all sentences with at most `limit` tokens.
 
     source (1, S) -> (T), and its log P. Sentences that are not over by then count,
     too, as they do for beam search.
@@ -123,7 +137,7 @@ def exhaustive(model, source, limit):
 # %%
 @torch.no_grad()
 def score(model, source, sentences):
-    """log P (B) of sentences (B, T), as the searches write them."""
+    """Compute log P (B) of sentences (B, T), as the searches write them."""
     state, total = model.start(source), 0
     last = torch.full_like(sentences[:, 0], BOS)
     over = torch.zeros_like(last, dtype=torch.bool)
@@ -209,7 +223,9 @@ def facts():
     """Numbers on the slides that follow from the definitions alone."""
     words, limit = Settings().words, Settings().limit
     over = sum(words ** n for n in range(limit))
-    return {"sentences": over + words ** limit, "steps_of_beam4": 4 * limit,
+    # a step of the decoder for each beginning, none of which is over
+    return {"sentences": over + words ** limit, "steps_of_greedy": limit,
+            "steps_of_beam4": 4 * limit, "steps_of_exhaustive": over,
             **{f"penalty_{n}": length_penalty(n, alpha=0.6) for n in (10, 20)}}
 
 

@@ -281,17 +281,14 @@ def initialize(model, config):
 
 
 # %% [markdown]
-# ## Text to numbers
-
-# %% [markdown]
 # ## Pre-training, section 3.1
 
 # %%
 def mask_tokens(input_ids, vocab_size):
-    """Choose 15 % of each row's tokens, at least one: section 3.1, task 1.
+    """Choose 15 % of the tokens (papers/devlin2019.json#hidden_share).
 
-    (B, T) -> what is shown (B, T), which are chosen (B, T). Of ten that
-    are, eight are shown as [MASK], one as any token, one as it is.
+    (B, T) -> what is shown (B, T), which are chosen (B, T), one a row at
+    least. Of ten, eight become [MASK], one any token, one stays as it is.
     """
     first = len(text.BERT_SPECIAL)    # the ids before are no words
     is_word = input_ids >= first
@@ -308,7 +305,7 @@ def mask_tokens(input_ids, vocab_size):
 
 # %%
 def pretraining_loss(scores, words, follows, is_random):
-    """Cross-entropy of hidden words + of what follows."""
+    """Cross-entropy of chosen tokens + of what follows."""
     return (F.cross_entropy(scores, words)
             + F.cross_entropy(follows, is_random))
 
@@ -318,7 +315,7 @@ def pretraining_loss(scores, words, follows, is_random):
 class Settings(cli.Settings):
     weights: str = cli.flag(None, "a published BERT: its name at Hugging Face")
     text: str = cli.flag(None, "a sentence with [MASK], for --weights")
-    # paper: 12 or 24 layers of 768 or 1024, 1,000,000 steps of 256 x 512 words
+    # paper: 12 or 24 layers of 768 or 1024, section 3; 10^6 steps of 256 x 512, A.2
     epochs: int = cli.flag(11, "passes over the training set, to pre-train")
     batch_size: int = 64
     lr: float | None = cli.flag(None, "learning rate of pre-training", above=0)
@@ -360,6 +357,7 @@ def vocabulary(args):
 
 def miniature(args):
     """The shape of the demo's BERT."""
+    # the authors' code: initializer_range 0.02, from which few steps do not get far
     return BertConfig(
         vocabulary(args).get_vocab_size(), args.width, args.depth, args.heads,
         4 * args.width, args.max_length, hidden_dropout_prob=args.dropout,
@@ -375,7 +373,8 @@ def pretrained(args, seed):
     config = miniature(args)
     model = training.place(BertForPreTraining(config), args)
     batches = training.loader(text.SentencePairs(train, vocabulary(args)), args)
-    # paper: 1e-4 over 1,000,000 steps
+    # paper, appendix A.2: 1e-4 over 1,000,000 steps; here also weights that the
+    # authors' code excepts decay, those of biases and LayerNorms
     update, state = training.adamw(model, args.lr, args.epochs * len(batches))
 
     def accuracy(logits, labels):

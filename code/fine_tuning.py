@@ -68,7 +68,7 @@ def finetuned(labels, start, args, seed):
                           seed).model.bert
         model.bert.load_state_dict(body.state_dict())
     model = training.place(model, args)
-    # paper: 2e-5 to 5e-5
+    # paper: 2e-5 to 5e-5, appendix A.3
     update, state = training.adamw(model, args.lr_labels, epochs * len(batches))
 
     def step(batch):

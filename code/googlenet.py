@@ -219,7 +219,7 @@ def initialize(module):
 def as_trained(x):
     """From torchvision's mean and deviation per channel to 0.5 and 0.5.
 
-    The published weights were trained on pictures in -1..1.
+    The published weights were trained on images in -1..1.
     """
     mean = x.new_tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = x.new_tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -259,7 +259,7 @@ def googlenet(num_classes=1000, aux_logits=True, transform_input=False):
 
 
 # %% [markdown]
-# ## A small one, for pictures of 32x32
+# ## A small one, for images of 32x32
 
 # %%
 class SmallGoogLeNet(nn.Module):
@@ -343,7 +343,7 @@ class Settings(cli.ImageSettings):
     augment: bool = False
     size: int = cli.flag(32, least=16)
     stride: int = cli.flag(2, "stride of the first convolution", most=2)
-    width: float = cli.flag(1 / 8, "share of table 1's channels", least=1 / 64)
+    width: float = cli.flag(1 / 8, "share of table 1's channels", least=1 / 8)
     kinds: tuple[str, ...] = cli.flag(
         ("naive", "thin", "reduced"), "networks compared", choices=tuple(KINDS))
     runs: int = 3
@@ -472,9 +472,11 @@ def facts():
         for what in ["parameters", "multiply_adds"]:
             values[f"{key}_{what}_ratio"] = (
                 values[f"naive_{key}_{what}"] / values[f"inception_{key}_{what}"])
-    # Krizhevsky et al. 2012 give 60 million for AlexNet
+    # AlexNet has 60 million (papers/krizhevsky2012.json#parameters)
     values["alexnet_ratio"] = 60e6 / values["paper_parameters"]
-    # Table 1 has 2.7K and 34M for conv1: a depthwise 7x7, 8 maps per colour, then 1x1
+    # 2.7K (papers/szegedy2015.json#conv1_parameters) in table 1, and 34M
+    # (papers/szegedy2015.json#conv1_multiply_adds): depthwise 7x7, 8 maps a colour, 1x1
+    # Chollet 2017, section 2: Inception v1 began with such a layer
     values["separable_conv1_parameters"] = 3 * 8 * 7 * 7 + 3 * 8 * 64
     values["separable_conv1_multiply_adds"] = 112 ** 2 * (3 * 8 * 7 * 7 + 3 * 8 * 64)
     values["conv1_parameters"] = 3 * 64 * 7 * 7
@@ -576,7 +578,7 @@ if __name__ == "__main__":
         results.record(f"branch{k}_field", field)
     figures.save(figures.images(rows, size=figures.BESIDE), "googlenet-branches")
 
-# %% One picture through the network
+# %% One image through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     model = trained("reduced", compare.chosen("reduced", args), args.seed).model

@@ -6,7 +6,7 @@
 #   *Grad-CAM: Visual Explanations from Deep Networks via Gradient-Based Localization*.
 #   ICCV 2017. [arXiv:1610.02391](https://arxiv.org/abs/1610.02391)
 # - **Idea**: the gradient of a class's score says how much each feature map counts for
-#   it; the maps, weighed so and added, show which places spoke for the class.
+#   it; the maps, weighed so and added, show which positions spoke for the class.
 # - **Demo**: cover what Grad-CAM points at, and what it does not: how fast does the
 #   network lose the digit? The control is the map of a network that never learned.
 # - **Time**: about 45 s on 2 CPU cores
@@ -48,7 +48,7 @@ def grad_cam(model, layer, image, target=None):
 
 # %%
 def where_it_looks(model, layer, test, args, columns=6):
-    """A figure of the first 2 * columns test pictures, tinted by grad_cam for what
+    """A figure of the first 2 * columns test images, tinted by grad_cam for what
     the model says they are; mistakes are framed.
 
     layer: a module's name; test: a data.Images.
@@ -117,7 +117,7 @@ def trained(args, seed):
 # %%
 @training.memoize
 def heats(args, seed, learned):
-    """Grad-CAM (N, H, W) of args.shown pictures, by the trained or a new network."""
+    """Grad-CAM (N, H, W) of args.shown images, by the trained or a new network."""
     test = data.load(args, size=args.size)[1].first(args.shown)
     model = trained(args, seed).model
     if not learned:
@@ -129,7 +129,7 @@ def heats(args, seed, learned):
 
 # %%
 def cover(images, heat, share):
-    """Paint the hottest `share` of each picture's pixels with its darkest value.
+    """Paint the hottest `share` of each image's pixels with its darkest value.
 
     images (B, C, H, W), heat (B, H, W); pixels of equal heat in random order.
     """

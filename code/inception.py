@@ -405,7 +405,7 @@ def even_module(channels, large):
 
 
 # %% [markdown]
-# ## Training
+# ## Training, section 8
 
 # %%
 def label_smoothing_loss(logits, labels, epsilon=0.1):
@@ -581,7 +581,7 @@ if __name__ == "__main__":
     figures.label_lines(axis)
     figures.save(figure, "inception-smoothing")
 
-# %% One picture through the network
+# %% One image through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     model = trained("two_3x3", 0.0, compare.chosen("two_3x3", args), args.seed).model

@@ -10,6 +10,9 @@
 # - **Paper**: Vinod Nair, Geoffrey E. Hinton. *Rectified Linear Units Improve
 #   Restricted Boltzmann Machines*. ICML 2010.
 #   [PDF](https://www.cs.toronto.edu/~fritz/absps/reluICML.pdf)
+# - **Paper**: Xavier Glorot, Yoshua Bengio. *Understanding the Difficulty of Training
+#   Deep Feedforward Neural Networks*. AISTATS 2010. [PMLR
+#   9](https://proceedings.mlr.press/v9/glorot10a.html)
 # - **Paper**: Xavier Glorot, Antoine Bordes, Yoshua Bengio. *Deep Sparse Rectifier
 #   Neural Networks*. AISTATS 2011. [PMLR
 #   15](https://proceedings.mlr.press/v15/glorot11a.html)
@@ -91,8 +94,8 @@ def receptive_field(layers):
 
 # %% Activations
 def sigmoid(x):
-    """Squashes to (0, 1)."""
-    return 1 / (1 + torch.exp(-x))
+    """1 / (1 + exp(-x)), in (0, 1); exp cannot overflow."""
+    return torch.exp(-F.softplus(-x))
 
 
 def sigmoid_gradient(x):
@@ -163,7 +166,7 @@ SETTINGS = {"digits": Settings()}
 def shift_test(known, test, pool, seed):
     """Pooled random edge features of digits moved by 0 to 4 pixels.
 
-    Returns how far they move, and the share of digits that are mistaken.
+    Returns how far they move, and the share of digits that are misclassified.
     """
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(8, 1, 3, 3, generator=generator)
@@ -178,8 +181,8 @@ def shift_test(known, test, pool, seed):
     moved = [features(images, shift) for shift in range(5)]
     guesses = [classes[torch.cdist(x, seen).argmin(1)] for x in moved]
     changes = [(x - still).norm() / still.norm() for x in moved]
-    mistakes = [(guess != labels).float().mean() for guess in guesses]
-    return torch.tensor([changes, mistakes])
+    wrong = [(guess != labels).float().mean() for guess in guesses]
+    return torch.tensor([changes, wrong])
 
 
 # %% Gradients
@@ -198,18 +201,35 @@ def gradient_map(layers, size, samples=1, width=8):
     return images.grad.abs().mean((0, 1))
 
 
-def gradient_sizes(activation, gain, seed, depth=20, width=100):
-    """Norm of each layer's gradient in a random fully connected network."""
+# %% Random networks
+def random_layers(gain, seed, depth=20, width=100):
+    """Weights (width, width) of standard deviation gain / sqrt(width), and inputs."""
     torch.manual_seed(seed)
     scale = gain / width ** 0.5
     weights = [nn.Parameter(scale * torch.randn(width, width))
                for _ in range(depth)]
-    x = torch.randn(64, width)
+    return weights, torch.randn(64, width)
+
+
+def gradient_sizes(activation, gain, seed):
+    """Norm of the gradient of each layer's weights in a random network."""
+    weights, x = random_layers(gain, seed)
     for weight in weights:
         x = activation(linear(x, weight, 0))
-    logits = linear(x, torch.randn(10, width), 0)
+    logits = linear(x, torch.randn(10, x.shape[1]), 0)
     cross_entropy(logits, torch.randint(10, (64,))).backward()
     return [weight.grad.norm().item() for weight in weights]
+
+
+@torch.no_grad()
+def activation_inputs(activation, gain, seed):
+    """What each layer of a random network passes to its activation, (L, B, D)."""
+    weights, x = random_layers(gain, seed)
+    inputs = []
+    for weight in weights:
+        inputs.append(linear(x, weight, 0))
+        x = activation(inputs[-1])
+    return torch.stack(inputs)
 
 
 # %% Drawing: a convolution
@@ -295,12 +315,12 @@ if __name__ == "__main__":
              "max 2x2": (lambda x: max_pool2d(x, 2), "idea", True),
              "max 4x4": (lambda x: max_pool2d(x, 4), "idea", False)}
     figure, axes = figures.panels(
-        2, xlabel="shift (pixels)", ylabel="share (%)", sharey=False,
-        titles=["features: how far they move", "digits: how many mistaken"])
+        2, xlabel="shift (pixels)", sharey=False,
+        titles=["features: change / length", "digits: share misclassified"])
     for label, (pool, role, thin) in pools.items():
         runs = [shift_test(known.first(500), test, pool, seed)
                 for seed in args.seeds]
-        for axis, key, values in zip(axes, ["moved", "mistaken"], zip(*runs)):
+        for axis, key, values in zip(axes, ["moved", "misclassified"], zip(*runs)):
             figures.band(axis, range(5), torch.stack(values), role, label,
                          linewidth=figures.THIN if thin else figures.HEAVY)
             results.record_range(f"{key}_{label}".replace(" ", "_"),
@@ -329,7 +349,7 @@ if __name__ == "__main__":
         figures.frame(axis, 12 - n, 12 - n, 2 * n + 1, 2 * n + 1)
         axis.set_aspect("equal")
         axis.axis("off")
-    maps[0].text(0, -1, "frame: predicted; blue: measured", va="top")
+    maps[0].text(0, 26, "frame: predicted\nblue: measured", va="top", linespacing=1.4)
     growth.set(xlabel="layers", xticks=(1, 5, 10))
     results.record("inner_half", seen[7:18, 7:18].sum() / seen.sum())
     figures.label_lines(growth)
@@ -344,18 +364,53 @@ if __name__ == "__main__":
                                   ("sigmoid", sigmoid_gradient, "control")):
         unit.plot(x, gradient(x), label=label, color=figures.color(role),
                   linewidth=figures.HEAVY)
-    for label, activation, gain, role in [
-            ("ReLU", relu, 2 ** 0.5, "idea"),
-            ("sigmoid", sigmoid, 2 ** 0.5, "control"),
-            ("3 × weights", sigmoid, 3 * 2 ** 0.5, "control")]:
-        runs = [gradient_sizes(activation, gain, seed) for seed in args.seeds]
+    for label, activation, role in [("ReLU", relu, "idea"),
+                                    ("sigmoid", sigmoid, "control")]:
+        runs = [gradient_sizes(activation, 2 ** 0.5, seed) for seed in args.seeds]
         figures.band(network, range(1, 21), runs, role, label,
-                     linewidth=figures.THIN if gain > 2 else figures.HEAVY)
+                     linewidth=figures.HEAVY)
+        results.record_range(f"ratio_{label}", [run[0] / run[-1] for run in runs])
     unit.set_xlabel("input")
     network.set(yscale="log", xlabel="layer", xticks=(1, 5, 10, 15, 20))
     for axis in (unit, network):
         figures.label_lines(axis)
     figures.save(figure, "layers-gradients")
+
+# %% Larger weights through 20 sigmoids
+if __name__ == "__main__":
+    gains = range(1, 17)
+    runs = [[gradient_sizes(sigmoid, gain, seed) for gain in gains]
+            for seed in args.seeds]
+    ratios = torch.tensor(runs)[:, :, 0] / torch.tensor(runs)[:, :, -1]
+    figure, [axis] = figures.panels(
+        size=figures.BESIDE, xlabel="gain of the weights",
+        titles=["gradient of the first layer / of the last"])
+    axis.axhline(1, color=figures.color("muted"), linewidth=1.5)
+    figures.band(axis, gains, ratios, "control", "sigmoid", linewidth=figures.HEAVY)
+    axis.set(yscale="log", xticks=(1, 4, 8, 12, 16))
+    figures.label_lines(axis)
+    figures.save(figure, "layers-gain")
+    for gain in (1, 8, 12, 16):
+        results.record_range(f"ratio_at_gain_{gain}", ratios[:, gain - 1].tolist())
+    results.record_range("saturated_at_gain_12", [
+        (sigmoid_gradient(activation_inputs(sigmoid, 12, seed)) < 0.01)
+        .float().mean().item() for seed in args.seeds])
+
+# %% Signals through 20 layers
+if __name__ == "__main__":
+    figure, [axis] = figures.panels(
+        size=figures.BESIDE, xlabel="layer",
+        titles=["root mean square before each ReLU"])
+    for label, variance, role in [("4 / n", 4, "control"), ("2 / n", 2, "idea"),
+                                  ("1 / n", 1, "control")]:
+        runs = torch.stack([activation_inputs(relu, variance ** 0.5, seed)
+                            for seed in args.seeds]).square().mean((2, 3)).sqrt()
+        figures.band(axis, range(1, 21), runs, role, label, linewidth=(
+            figures.HEAVY if role == "idea" else figures.THIN))
+        results.record_range(f"signal_{variance}", (runs[:, -1] / runs[:, 0]).tolist())
+    axis.set(yscale="log", xticks=(1, 5, 10, 15, 20))
+    figures.label_lines(axis)
+    figures.save(figure, "layers-initialization")
 
 # %% Softmax and its temperature
 if __name__ == "__main__":
@@ -381,8 +436,8 @@ if __name__ == "__main__":
     entropy = torch.stack([cross_entropy(z[None], right) for z in logits])
     squared = (softmax(logits) - torch.tensor([1, 0])).square().sum(1)
     figure, axes = figures.panels(
-        2, sharey=False, xlabel="right logit minus wrong logit",
-        titles=["loss", "size of its gradient"])
+        2, sharey=False, xlabel="logit of the label minus the other",
+        titles=["loss", "absolute gradient"])
     for label, role, loss in (("cross-entropy", "idea", entropy),
                               ("squared error", "control", squared)):
         slope, = torch.autograd.grad(loss.sum(), margin, retain_graph=True)
@@ -391,7 +446,7 @@ if __name__ == "__main__":
                       color=figures.color(role), linewidth=figures.HEAVY)
     for axis in axes:
         figures.label_lines(axis)
-    figures.annotate(axes[1], -5, slope[15].abs(), "wrong, yet\nno pull")
+    figures.annotate(axes[1], -5, slope[15].abs(), "wrong, yet\nno gradient")
     figures.save(figure, "layers-loss")
 
 # %% What this run measured

@@ -5,7 +5,7 @@
 #   *Gradient-Based Learning Applied to Document Recognition*.
 #   Proceedings of the IEEE 1998.
 #   [doi:10.1109/5.726791](https://doi.org/10.1109/5.726791)
-# - **Idea**: small filters slid over the picture find the same stroke wherever
+# - **Idea**: small filters slid over the image find the same stroke wherever
 #   it stands, and pooling makes what they found robust to small shifts.
 # - **Demo**: LeNet-5 against a fully connected network of as many weights,
 #   what its filters and feature maps look like, and what it gets wrong.
@@ -153,7 +153,12 @@ class RadialBasis(nn.Module):
 
 # %%
 class LeNet5Original(nn.Module):
-    """LeNet-5 as in section II.B: (B, 1, 28, 28) -> (B, 10)."""
+    """LeNet-5 as in section II.B: (B, 1, 28, 28) -> (B, 10).
+
+    paper: weights at first uniform within 2.4 / fan-in (appendix A); here: torch's.
+    paper: inputs -0.1 (background) and 1.175; here: mean 0, variance 1, and the padding
+    of c1 frames them with the mean grey where the paper's 32x32 extend the background.
+    """
 
     def __init__(self):
         super().__init__()
@@ -178,7 +183,7 @@ def map_loss(logits, labels, j=1.0):
 
     logits (B, K) are minus the distances y, labels (B). It
     is the cross-entropy with one more class, "rubbish", at
-    the constant distance j.
+    the constant distance j. Eq. 9 takes any j > 0; here 1.
     """
     rubbish = torch.full_like(logits[:, :1], -j)
     logits = torch.cat([logits, rubbish], dim=1)
@@ -201,14 +206,18 @@ class Settings(cli.Settings):
 
 SETTINGS = {
     "digits": Settings(),
-    "mnist": Settings(epochs=5, batch_size=128, runs=1),
-    "fashion_mnist": Settings(epochs=5, batch_size=128, runs=1)}
+    "mnist": Settings(epochs=5, batch_size=128),
+    "fashion_mnist": Settings(epochs=5, batch_size=128)}
 
 
 # %%
 @training.memoize
 def trained(network, args, seed):
-    """network() Trained on args.data."""
+    """network() Trained on args.data.
+
+    paper, section III.B: a diagonal approximation of the Hessian gives each weight its
+    rate, which falls in steps over 20 passes; here: SGD with momentum, one_cycle().
+    """
     torch.manual_seed(seed)
     train, test = data.load(args, size=28)
     model = training.place(network(), args)
@@ -230,16 +239,9 @@ def trained(network, args, seed):
     history = training.fit(
         step, batches, args, seed=seed,
         save={"model": model, "optimizer": optimizer, "schedule": schedule},
-        validate=lambda: accuracy(model, test, args),
+        validate=lambda: training.accuracy(model, test, args),
         name=f"lenet-{network.__name__}-{args.data}-{seed}")
     return training.Trained(model, history)
-
-
-# %%
-def accuracy(model, test, args):
-    """Shares of the test set that are classified right, and wrong."""
-    share = training.evaluate(model, test, args)["accuracy"]
-    return {"accuracy": share, "test_error": 1 - share}
 
 
 # %%
@@ -314,7 +316,7 @@ if __name__ == "__main__":
         xlabel="shift to the right (pixels of 28)", ylabel="test error (%)")
     for role, label, name in [("control", "fully connected", "FullyConnected"),
                               ("idea", "LeNet-5", "LeNet5")]:
-        errors = [[accuracy(model, shifted(test, pixels), args)["test_error"]
+        errors = [[training.accuracy(model, shifted(test, pixels), args)["test_error"]
                    for pixels in shifts] for model, _ in networks[name]]
         figures.band(axis, shifts, errors, role, label)
         results.record_range(f"{name}_shift2_error", [each[2] for each in errors])

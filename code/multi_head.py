@@ -8,7 +8,7 @@
 # - **Idea**: several attentions side by side, each in a part of the width, so that a
 #   token can attend to several others and keep them apart.
 # - **Demo**: softmax with and without 1/√d; masks; both neighbours of each letter
-#   found with one, two and four heads.
+#   found with one, two and four heads; what each head attends to.
 # - **Time**: about 10 s on 2 CPU cores
 
 # %%
@@ -39,7 +39,7 @@ def masked_softmax(scores, mask=None):
 
 # %%
 def causal_mask(length, device=None):
-    """(T, T), True where allowed: no place looks at what comes later."""
+    """(T, T), True where allowed: no position attends to later ones."""
     allowed = torch.ones(length, length, dtype=torch.bool, device=device)
     return allowed.tril()
 
@@ -52,7 +52,7 @@ def padding_mask(tokens, padding=0):
 
 # %%
 def window_mask(length, reach, device=None):
-    """(T, T), True at most `reach` places away: restricted attention."""
+    """(T, T), True at most `reach` positions away: restricted attention."""
     near = torch.ones(length, length, dtype=torch.bool, device=device)
     return near.tril(reach).triu(-reach)
 
@@ -175,8 +175,8 @@ def attention_maps(model):
 def layer_costs(n, d, k=3, r=32):
     """{layer: (operations, sequential steps, longest path)}, table 1.
 
-    Vaswani et al. 2017: n places of d numbers, kernels of k places,
-    neighbourhoods of r; as there, without constant factors.
+    Vaswani et al. 2017: n positions of d numbers, kernels of k, and
+    neighbourhoods of r; as there, without constant factors and projections.
     """
     return {
         "self_attention": (n * n * d, 1, 1),
@@ -219,7 +219,7 @@ def saturation(width, scaled, pairs=500, keys=32):
 class Neighbours(nn.Module):
     """Words (B, T) -> logits (B, 2, T, K) of those before and after each.
 
-    One layer of attention, which sees words and where they stand.
+    One layer of attention, which sees words and their positions.
     """
 
     def __init__(self, num_heads, length, embed_dim, vocabulary=26):

@@ -187,7 +187,10 @@ class ResNet(nn.Module):
 
 # %%
 def he_initialize(module):
-    """Weights from N(0, 2 / fan-out): He et al. 2015, as in torchvision."""
+    """Weights from N(0, 2 / fan-out): He et al. 2015, as in torchvision.
+
+    paper: as He et al. 2015, who derive fan-in as well and name no preference.
+    """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
@@ -243,7 +246,7 @@ class CifarResNet(nn.Module):
 
 
 # %% [markdown]
-# ## Training
+# ## Training, section 4.2
 
 # %%
 @dataclass(frozen=True)
@@ -270,7 +273,8 @@ class Settings(cli.ImageSettings):
 
 SETTINGS = {
     "digits": Settings(),
-    # paper: 64k steps, about 164 epochs; a tenth of the rate at 32k and 48k
+    # paper: 64k steps, about 164 epochs; a tenth of the rate at 32k and 48k; the mean
+    # image is subtracted; here: each channel's mean, and the images that are available
     "cifar10": Settings(
         epochs=20, lr=0.1, milestones=(0.5, 0.75), augment=True, size=32, width=16,
         depths=(20,), runs=1, threads=0),
@@ -334,7 +338,7 @@ def gradient_norms(depth, plain, args, seed):
 
 # %%
 def main_path(model):
-    """The layers that a picture passes if it takes no shortcut."""
+    """The layers that an image passes if it takes no shortcut."""
     return [module for name, module in model.named_modules()
             if "downsample" not in name]
 
@@ -418,7 +422,7 @@ if __name__ == "__main__":
     figures.label_lines(axis)
     figures.save(figure, "resnet-gradients")
 
-# %% One picture through the network
+# %% One image through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     depth = args.depths[-1]

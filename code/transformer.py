@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from beam_search import beam_search, greedy
+from beam_search import DecoderState, beam_search, greedy
 from lab import UserError, cli, compare, figures, measure, results, text, training
 from multi_head import (
     KeyValueCache,
@@ -266,20 +266,6 @@ class Translator(nn.Module):
 
 
 # %%
-@dataclass
-class DecoderState:
-    """What the decoder attends to: memory, and the layers' pairs of caches."""
-    memory: torch.Tensor          # (B, S, D); after the first step (B, 0, D)
-    memory_mask: torch.Tensor     # (B, 1, 1, S)
-    caches: list
-
-    def __getitem__(self, rows):
-        """The state of these rows of the batch."""
-        caches = [(own[rows], across[rows]) for own, across in self.caches]
-        return DecoderState(self.memory[rows], self.memory_mask[rows], caches)
-
-
-# %%
 def base(vocabulary=37_000):
     """The paper's base model, table 3."""
     return Translator(vocabulary, d_model=512, num_heads=8, num_layers=6,
@@ -293,7 +279,7 @@ def big(vocabulary=37_000):
 
 
 # %% [markdown]
-# ## Training
+# ## Training, section 5; sizes from table 3
 
 # %%
 def translation_loss(logits, target, smoothing=0.1):
@@ -349,6 +335,9 @@ class Settings(cli.Settings):
         if self.d_model % (2 * self.num_heads):
             raise ValueError(f"--d-model {self.d_model} is no multiple of twice "
                              f"--num-heads {self.num_heads}")
+        if "Transformer" not in self.compared:
+            raise ValueError("--compared lacks Transformer, with which the others "
+                             "are compared")
 
 
 SETTINGS = {"numbers": Settings(), "multi30k": Settings(

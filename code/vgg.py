@@ -113,7 +113,9 @@ class VGG(nn.Module):
 def initialize(module):
     """As torchvision: He et al. 2015, and N(0, 0.01^2) for linear layers.
 
-    paper: N(0, 10^-2 variance) for net A; deeper ones start with A's layers.
+    paper, section 3.1: variance 10^-2 for net A; deeper ones start with its layers.
+    He et al. derive 2 / fan-in, which keeps what goes forward, and 2 / fan-out, which
+    keeps the gradient; torchvision takes the latter.
     """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -174,7 +176,7 @@ def vgg16_c(num_classes=1000):
 
 
 # %% [markdown]
-# ## Small networks for small pictures
+# ## Small networks for small images
 
 # %%
 class SmallVGG(nn.Module):
@@ -200,7 +202,7 @@ class SmallVGG(nn.Module):
 
 # %%
 def small_vgg(in_channels=3, num_classes=10, width=32):
-    """Seven 3x3 convolutions with batch norm for 32x32 pictures."""
+    """Seven 3x3 convolutions with batch norm for 32x32 images."""
     configuration = [width, width, "M", 2 * width, 2 * width, "M",
                      *3 * [4 * width], "M"]
     return SmallVGG(configuration, in_channels, num_classes, batch_norm=True)
@@ -363,8 +365,9 @@ if __name__ == "__main__":
 
 # %% Signal in a new VGG-19
 if __name__ == "__main__":
+    # real size: at 32x32 the last maps are of 2x2, and most of a window is padding
     train, _ = data.load(args, size=32)
-    images, _ = train[:16]
+    images = nn.functional.interpolate(train[:1][0], size=224, mode="bilinear")
     figure, (axis,) = figures.panels(
         xlabel="convolution, from the input on", ylabel="size of its output")
     axis.set_yscale("log")
@@ -376,11 +379,12 @@ if __name__ == "__main__":
         sizes = signal_sizes(images, **options)
         axis.plot(range(1, 17), sizes, color=figures.color(role), label=label,
                   linewidth=figures.HEAVY if role == "idea" else figures.THIN)
+        results.record(f"signal_{key}_first", sizes[0])
         results.record(f"signal_{key}", sizes[-1])
     figures.label_lines(axis)
     figures.save(figure, "vgg-signal")
 
-# %% One picture through the network
+# %% One image through the network
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     model = trained((args.width,) * 3, True, compare.chosen("three_3x3", args),

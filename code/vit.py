@@ -9,10 +9,10 @@
 # - **Paper**: Samira Abnar, Willem Zuidema.
 #   *Quantifying Attention Flow in Transformers*.
 #   ACL 2020. [arXiv:2005.00928](https://arxiv.org/abs/2005.00928)
-# - **Idea**: cut the picture into patches and read them as a Transformer reads words;
-#   what a convolution knows of pictures is left to be learned.
-# - **Demo**: a ViT against a CNN of equal multiply-adds on more and more digits, on
-#   moved ones and on puzzles; attention rollout; what the positions have learned.
+# - **Idea**: cut the image into patches and read them as a Transformer reads tokens;
+#   what a convolution knows of images is left to be learned.
+# - **Demo**: a ViT against a CNN of about equal multiply-adds on more and more digits,
+#   on moved ones and on puzzles; attention rollout; what the positions have learned.
 # - **Time**: about 45 s on 2 CPU cores
 
 # %%
@@ -161,10 +161,10 @@ def vit_h_14(num_classes=1000, image_size=224):
 # %%
 @torch.no_grad()
 def attention_rollout(model, image):
-    """How much of each place of image (C, H, W) the class token gets.
+    """Trace how much of each position of image (C, H, W) the class token gets.
 
     Abnar and Zuidema 2020: after each layer a token is half
-    itself, half what it looked at. Returns (H, W), 0..1.
+    itself, half what it attends to. Returns (H, W), 0..1.
     """
     with attention_maps(model.eval()) as maps:
         model(image[None])
@@ -205,11 +205,11 @@ def nearness(similarity):
 
 
 # %% [markdown]
-# ## What a network knows of pictures
+# ## What a network knows of images
 
 # %%
 def shuffle_patches(images, patch_size):
-    """Each picture (B, C, H, W) as a puzzle, all put together in the same wrong way."""
+    """Permute the patches of images (B, C, H, W), those of all in the same way."""
     h, w = (side // patch_size for side in images.shape[2:])
     patches = rearrange(images, "b c (h p) (w q) -> b (h w) c p q", h=h, w=w)
     order = torch.randperm(h * w, generator=torch.Generator().manual_seed(0))
@@ -227,6 +227,7 @@ def without_positions(model):
 # %%
 @dataclass(frozen=True)
 class Settings(cli.ImageSettings):
+    """Beside our values the paper's, from table 3."""
     epochs: int = 6
     batch_size: int = 32                  # paper: 4096
     lr: float | None = None
@@ -239,7 +240,7 @@ class Settings(cli.ImageSettings):
     depth: int = 2
     hidden_dim: int = cli.flag(32, "width of the ViT")
     num_heads: int = cli.flag(2, "attention heads")
-    # paper: 0.02, from which 300 steps do not get far
+    # 0.02 (papers/dosovitskiy2021.json#position_std) does not get far in 300 steps
     position_std: float = cli.flag(0.3, "spread of new position embeddings")
     cnn_width: int = cli.flag(6, "width of the CNN", least=2)
     samples: tuple[int, ...] = cli.flag((50, 250, 1400), "training sets compared")
@@ -301,10 +302,13 @@ def sizes(args):
 
 # %%
 def shifted(test, pixels):
-    """The pictures of a test set, moved to the right; the darkest value comes in."""
-    pictures, labels = test.tensors
-    dark = pictures.min()
-    moved = F.pad(pictures - dark, (pixels, -pixels)) + dark
+    """Move the images of a test set to the right; what comes in is their reflection.
+
+    A border of one value would be an edge that no training image has.
+    """
+    images, labels = test.tensors
+    kept = images[..., :images.shape[-1] - pixels]
+    moved = F.pad(kept, (pixels, 0, 0, 0), mode="reflect")
     return data.Images(moved, labels, test.classes, test.name, test.mean, test.std)
 
 
@@ -345,7 +349,7 @@ def sides(args):
 
 # %%
 def as_words(picture, patch_size):
-    """How a picture (H, W) or (H, W, 3) is read: a class token, then its patches."""
+    """Draw how an image (H, W) or (H, W, 3) is read: a class token, then patches."""
     n, side, step = len(picture) // patch_size, 52, 68
     patches = rearrange(picture, "(h p) (w q) ... -> (h w) p q ...", h=n, w=n)
     figure, axis = figures.sheet()
@@ -359,11 +363,11 @@ def as_words(picture, patch_size):
         show(patch, i % n * 240 / n, i // n * 240 / n, 240 / n - 6)
     for line, text in enumerate([
             f"{len(patches)} patches of {patch_size}×{patch_size} pixels",
-            "one matrix makes a vector of each of them",
-            "plus a vector that is learned for each place",
-            "with a class token in front: from it comes the answer"]):
+            "one linear layer embeds each of them",
+            "plus a learned vector for each position",
+            "with a class token in front: it goes to the classifier"]):
         axis.text(300, 48 + 48 * line, text, va="center_baseline")
-    for place in range(17):
+    for place in range(min(17, len(patches) + 1)):
         x = place * step
         if place:
             show(patches[place - 1], x, 300, side)
@@ -408,7 +412,7 @@ if __name__ == "__main__":
                          title="attention rollout")
         raise SystemExit
 
-# %% A picture as words
+# %% An image as words
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     figures.save(as_words(test.picture(0), args.patch_size), "vit-words")
@@ -438,7 +442,7 @@ if __name__ == "__main__":
     figures.label_lines(axis)
     figures.save(figure, "vit-samples")
 
-# %% Moved pictures
+# %% Moved images
 if __name__ == "__main__":
     networks, (_, test) = compare.train(sides(args), args), data.load(
         args, size=args.size)
@@ -456,10 +460,10 @@ if __name__ == "__main__":
             results.record_range(f"{kind}_shift{k}_accuracy", values)
     figures.label_lines(axis)
     figures.annotate(axis, pixels[2], sum(run[2] for run in runs) / len(runs),
-                     "neither has seen\na moved picture")
+                     "neither has seen\na moved image")
     figures.save(figure, "vit-shift")
 
-# %% Pictures as puzzles
+# %% Images as puzzles
 if __name__ == "__main__":
     _, test = data.load(args, size=args.size)
     _, puzzles = sets(args, args.samples[0], shuffled=True)
@@ -472,7 +476,7 @@ if __name__ == "__main__":
 if __name__ == "__main__":
     networks, most = compare.train(sides(args), args), sizes(args)[-1]
     figure, (axis,) = figures.panels(ylabel="test accuracy (%)")
-    axis.set_xticks([0, 1], ["pictures", "puzzles"])
+    axis.set_xticks([0, 1], ["images", "puzzles"])
     for kind, role, label in [("cnn", "control", "CNN"), ("vit", "idea", "ViT"),
                               ("bag", "muted", "ViT without positions")]:
         pictures = networks[f"{kind}{most}"]
@@ -490,13 +494,13 @@ if __name__ == "__main__":
     most = sizes(args)[-1]
     model = trained("vit", most, False, compare.chosen(f"vit{most}", args),
                     args.seed).model
-    rows, shown = {"picture": [test.picture(i) for i in range(8)]}, test.first(8)
+    rows, shown = {"image": [test.picture(i) for i in range(8)]}, test.first(8)
     for title, looking in [("trained", model),
                            ("untrained", untrained(args, args.seed))]:
         heats = [attention_rollout(looking, image.to(args.device)).cpu()
                  for image, _ in shown]
         rows[title] = [figures.heated(picture, heat)
-                       for picture, heat in zip(rows["picture"], heats)]
+                       for picture, heat in zip(rows["image"], heats)]
     figures.save(figures.images(rows), "vit-rollout")
 
 # %% Position embeddings

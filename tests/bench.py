@@ -1,7 +1,7 @@
 """What the lectures cost in time and memory: npm run bench [-- PART ...].
 
-Parts: models, attention, transformer, import, demos, preprocess, ready, build, live,
-grading; without any, all. Medians are shown; what is compared runs in interleaved
+Parts: models, attention, transformer, import, demos, preprocess, start, ready, build,
+live, grading; without any, all. Medians are shown; what is compared runs in interleaved
 pairs, so that whatever else the machine does hits both, and the median is that of the
 pairs' ratios. An aim is met where the upper end of the bootstrap's 95 % interval meets
 it.
@@ -321,6 +321,25 @@ CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost"]
 
 
+def start_time(command, folder, deck):
+    """Seconds until a server has answered with a deck."""
+    start = time.perf_counter()
+    with server([*command, "--port"], folder, deck):
+        return time.perf_counter() - start
+
+
+def start():
+    """npm start when all is set up, over plain reveal-md, until a deck is served."""
+    reveal_md = ["node", ROOT / "node_modules/reveal-md/bin/reveal-md.js", "bench.md",
+                 "--disable-auto-open"]
+    ours, theirs = alternate(
+        lambda: start_time(["node", ROOT / "slides/engine/start.mjs", "--no-open"],
+                           ROOT, "cnn.md"),
+        lambda: start_time(reveal_md, ROOT / "tests", "bench.md"), pairs=5)
+    report("npm start until a deck is served", "s", ours)
+    report("npm start until a deck is served, over reveal-md", "x", ours / theirs)
+
+
 def ready():
     """From navigation to Reveal's ready event, with an empty cache."""
     from playwright.sync_api import sync_playwright
@@ -357,12 +376,12 @@ def ready_time(browser, url, slides=60):
 
 
 @contextmanager
-def server(command, folder):
+def server(command, folder, deck="deck.md"):
     """The address of a deck's page; the server is given its port as last argument."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    url = f"http://localhost:{port}/deck.md"
+    url = f"http://localhost:{port}/{deck}"
     process = subprocess.Popen(
         [*command, str(port)], cwd=folder, stdout=subprocess.DEVNULL,
         env={**os.environ, "NO_UPDATE_NOTIFIER": "1"})
@@ -567,8 +586,8 @@ def grading():
 
 
 PARTS = {"models": models, "attention": attention, "transformer": transformers,
-         "import": imports, "demos": demos, "preprocess": preprocess, "ready": ready,
-         "build": build, "live": live, "grading": grading}
+         "import": imports, "demos": demos, "preprocess": preprocess, "start": start,
+         "ready": ready, "build": build, "live": live, "grading": grading}
 
 if __name__ == "__main__":
     unknown = [name for name in sys.argv[1:] if name not in PARTS]

@@ -21,7 +21,7 @@ LOADED = ["IPython.core.interactiveshell", "ignite.engine", "ignite.handlers",
 
 
 class Forks:
-    """Runs modules as scripts or notebooks, each in a child of its own."""
+    """Runs modules as scripts or notebooks, each in a separate child."""
 
     def __init__(self, folder):
         self.folder = folder   # for what the children print

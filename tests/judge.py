@@ -46,7 +46,7 @@ def judge(shell, text):
         cell.outputs = [*outputs, *([new_output(
             "error", ename=type(error).__name__, evalue=str(error), traceback=[])]
             if error else [])]
-    notes += verdicts.judged(cells, nbformat.from_dict(notebook), roles, set())
+    notes += verdicts.judge(cells, nbformat.from_dict(notebook), roles, set())
     notes += scrutiny.notes(cells, read_cells.part)
     return notes, [0 if cell.outputs else 2 for cell in cells
                    if verdicts.is_check(cell)]

@@ -26,7 +26,8 @@ before(async () => {
     "code/resnet.py": `# ${secret}`,
     "code/.hidden.py": secret,
     "code/lab/a.py": secret,
-    "slides/cnn.md": "---\ntitle: Convolutions\nfamily: CNN\ndate: 2026\n---\n# A\n\n<!--s-->\n\n## B\n",
+    "slides/cnn.md": "---\ntitle: Convolutions\nfamily: CNN\ndate: 2026\n---\n# A\n\n<!--s-->\n\n"
+      + '<!-- .slide: data-plan="80" -->\n\n## B\n',
     "slides/broken.md": "---\ntitle: [\n---\n# A\n",
     "slides/week 1/C# 100%.md": "---\ntitle: Below\nfamily: CNN\ndate: 2026\n---\n# A\n",
     "slides/TODO.md": secret,
@@ -83,6 +84,7 @@ test("serves the index, the decks and static/", async () => {
   const index = await ask("/");
   assert.equal(index.status, 200);
   assert.match(index.body, /href="cnn\.md"[^]*CNN[^]*Convolutions[^]*2 slides/);
+  assert.deepEqual(index.body.match(/\S+\.md\?minutes=\d+/g), ['href="cnn.md?minutes=45', 'href="cnn.md?minutes=80']);
   assert.match((await ask("/cnn.md")).body, /^<p>cnn\.md: /);
   assert.equal((await ask("/cnn.md?theme=dark")).status, 200);
   assert.match(index.body, /href="week%201\/C%23%20100%25\.md"/);

@@ -23,7 +23,7 @@ def drawn(output, target):
 
 
 def sorter(mechanism):
-    """Four sequences to sort; hard attention has a loss of its own."""
+    """Four sequences to sort; hard attention has a separate loss."""
     def batch():
         source, target, _ = attention.letters("sort", 4, 6, None)
         return (source, attention.shift(target)), target
@@ -113,7 +113,7 @@ def test_concat_is_additive():
 
 @pytest.mark.parametrize("max_length", [4, 7, 9])
 def test_location(max_length):
-    """Whatever the keys are; a place beyond max_length gets no weight."""
+    """Whatever the keys are; a position beyond max_length gets no weight."""
     score = attention.Location(D, max_length)
     query, key = torch.randn(B, T, D), torch.randn(B, S, D)
     weights = score(query, key).softmax(-1)
@@ -185,7 +185,7 @@ def test_local_predictive(lengths):
 
 
 def test_local_predictive_learns_where():
-    """The gradient reaches the predicted place through the Gaussian."""
+    """The gradient reaches the predicted position through the Gaussian."""
     model = attention.LocalPredictive(attention.dot, D, reach=2)
     query, key, value = (torch.randn(B, n, D) for n in (T, S, S))
     model(query, key, value)[0].square().sum().backward()
@@ -217,7 +217,7 @@ def test_hard():
 def test_reinforce(baseline):
     """Unbiased, with any baseline: the mean over draws is the gradient of E[loss].
 
-    That of the score, which only log p(place) has, and that of the values.
+    That of the score, which only log p(position) has, and that of the values.
     """
     n, places = 40_000, 4
     scores = torch.randn(places, requires_grad=True)

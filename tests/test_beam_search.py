@@ -89,3 +89,19 @@ def test_length_penalty(language):
 
 def test_unknown_words_are_never_written(language):
     assert not (beam_search.beam_search(language, SOURCE, 8) == UNKNOWN).any()
+
+
+def test_steps_of_exhaustive_search(monkeypatch):
+    """A step for each beginning that is not over, as counted in a search."""
+    settings = beam_search.Settings()
+    language = beam_search.RandomLanguage(1, settings.words, settings.limit, seed=0)
+    steps, step = 0, language.step
+
+    def counting(tokens, state):
+        nonlocal steps
+        steps += ((tokens != EOS) & (tokens != PAD)).sum().item()
+        return step(tokens, state)
+
+    monkeypatch.setattr(language, "step", counting)
+    beam_search.exhaustive(language, SOURCE[:1], settings.limit)
+    assert steps == beam_search.facts()["steps_of_exhaustive"] == 781

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tokenizers import models
 
 import bert
 from declared import Case
@@ -99,7 +100,7 @@ def test_tied():
 
 
 def test_chosen_places():
-    """Scores of some places only are those of all, there."""
+    """Scores of some positions equal those of all, there."""
     model = bert.BertForPreTraining(bert.BertConfig(**SMALL)).eval()
     batch = inputs()
     predict = torch.rand(batch["input_ids"].shape) < 0.3
@@ -154,6 +155,15 @@ def test_masking_short_rows():
         assert hidden.sum(1).tolist() == [1, 1] and not hidden[ids < 5].any()
 
 
+@pytest.mark.parametrize("word, pieces", [
+    ("playing", "playing"), ("unplayable", "un ##play ##able"), ("\u265e", "[UNK]")])
+def test_word_pieces(word, pieces):
+    """The longest piece first, from the left; [UNK] where no pieces can spell it."""
+    vocabulary = ["[UNK]", "playing", "un", "##play", "##able"]
+    tokenizer = models.WordPiece(dict(zip(vocabulary, range(9))), unk_token="[UNK]")
+    assert [token.value for token in tokenizer.tokenize(word)] == pieces.split()
+
+
 @pytest.mark.parametrize("review, parts", [
     ("the soup was cold . the film was new .", ("the soup was cold .",
                                                 "the film was new .")),
@@ -180,7 +190,7 @@ def test_sentence_pairs():
 
 
 def test_pretraining_loss():
-    """As Hugging Face's, with the places that are not hidden left out."""
+    """As Hugging Face's, without the tokens that are not masked."""
     theirs, batch = reference().eval(), inputs()
     hidden = (torch.rand(batch["input_ids"].shape) < 0.4) & (batch["input_ids"] > 4)
     words, is_random = batch["input_ids"], torch.tensor([0, 1, 1])
@@ -388,10 +398,15 @@ def test_no_gap(complete, checkpoint):
 
 
 def test_too_long(complete, checkpoint):
-    """16 places: [CLS] and [SEP] leave 14."""
+    """16 positions: [CLS] and [SEP] leave 14."""
     folder, _ = checkpoint()
     assert not complete(folder, sentence="soup " * 13 + "[MASK]")
     fails(complete, folder, "17 pieces", "16", sentence="soup " * 14 + "[MASK]")
+
+
+def test_a_vocabulary_without_words_is_refused():
+    with pytest.raises(UserError, match="occurs 3 times: choose a smaller --at-least"):
+        text.whole_words(["the soup was cold .", "the film was new ."], 3, 16)
 
 
 def test_fill_needs_no_labels():

@@ -1,4 +1,4 @@
-"""Cells of a submission: read within limits, and found without their metadata."""
+"""Cells of a submission: read within limits, and matched without their metadata."""
 
 import copy
 import json

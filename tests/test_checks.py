@@ -1,4 +1,4 @@
-"""lab.checks: right work passes, each usual mistake gets the hint that names it."""
+"""lab.checks: correct work passes, each usual mistake gets the hint that names it."""
 
 import subprocess
 import sys
@@ -126,7 +126,7 @@ def test_eval_mode():
     network = nn.Sequential(Network(), nn.BatchNorm1d(3), nn.Dropout())
     checks.eval_mode(network, X)
     assert network.training
-    assert "two answers for one input" in fails(
+    assert "two outputs for one input" in fails(
         checks.eval_mode, Network(always_drops=True), X)
     assert "depends on the other samples" in fails(
         checks.eval_mode, Network(own_norm=True), X)
@@ -154,7 +154,7 @@ def test_accuracy(monkeypatch):
 
     inputs, labels = torch.eye(4).repeat(100, 1), torch.arange(4).repeat(100)
     assert checks.accuracy(Right, inputs, labels, at_least=0.9, seconds=9) == 1
-    assert "is right for 25.0% of the test set; 90% are asked for" in fails(
+    assert "has a test accuracy of 25.0%; 90% are required" in fails(
         checks.accuracy, Right, inputs, labels * 0, 0.9, 9)
     assert "returns a Tensor instead of a model" in fails(
         checks.accuracy, lambda: X, inputs, labels, 0.9, 9)

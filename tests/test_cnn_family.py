@@ -21,7 +21,7 @@ def args(monkeypatch):
                    device=torch.device("cpu"))
 
 
-def tiny(in_channels):
+def tiny(in_channels, scale):
     return nn.Sequential(nn.Conv2d(in_channels, 4, 3), nn.AdaptiveAvgPool2d(1),
                          nn.Flatten(), nn.Linear(4, 10))
 
@@ -32,7 +32,7 @@ def test_as_many_epochs_as_fit(args, monkeypatch):
 
     def trained(contestant, args, epochs):
         asked.append(epochs)
-        return tiny(3), {"seconds": [4.0] * epochs}
+        return tiny(3, scale=1), {"seconds": [4.0] * epochs}
 
     monkeypatch.setattr(cnn_family, "trained", trained)
     _, seconds, epochs = cnn_family.result.__wrapped__("resnet", args)
@@ -41,23 +41,24 @@ def test_as_many_epochs_as_fit(args, monkeypatch):
     assert cnn_family.result.__wrapped__("resnet", args)[2] == 1
 
 
-def test_a_contestant_is_trained_in_its_own_way(args):
+def test_a_contestant_is_trained_in_its_own_way(args, monkeypatch):
     seen = []
 
     def adam(parameters):
         seen.append(torch.optim.Adam(parameters, lr=0.01))
         return seen[-1]
 
-    contestant = cnn_family.Contestant("tiny", tiny, adam)
-    model, history = cnn_family.trained(contestant, args, epochs=3)
+    monkeypatch.setitem(cnn_family.CONTESTANTS, "tiny",
+                        cnn_family.Contestant("Tiny", tiny, adam))
+    model, history = cnn_family.trained("tiny", args, epochs=3)
     assert len(history["seconds"]) == 3 and "accuracy" not in history
     assert len(seen) == 1 and seen[0].param_groups[0]["lr"] < 0.01
 
 
 @pytest.mark.parametrize("name", cnn_family.CONTESTANTS)
-def test_contestants_take_pictures_of_one_and_three_channels(name):
+def test_contestants_take_images_of_one_and_three_channels(name):
     build = cnn_family.CONTESTANTS[name].build
     for channels in (1, 3):
-        logits = build(channels).eval()(torch.randn(2, channels, 32, 32))
+        logits = build(channels, scale=1).eval()(torch.randn(2, channels, 32, 32))
         assert logits.shape == (2, 10)
-    assert measure.parameters(build(3)) < 1e6
+    assert measure.parameters(build(3, scale=1)) < 1e6

@@ -455,17 +455,13 @@ def test_serves_while_python_is_set_up(checkout):
     assert server.poll() is None
 
 
-def test_second_start_serves_within_3_seconds(ready):
-    """The best of three: other tests may keep the processors busy."""
-    seconds = []
-    for _ in range(3):
-        begin = time.monotonic()
-        server, url = ready.start()
-        get(f"{url}/cnn.md")
-        seconds.append(time.monotonic() - begin)
-        server.terminate()
-        server.wait()
-    assert min(seconds) < 3
+def test_second_start_sets_nothing_up(ready):
+    before = ready.log()
+    server, url = ready.start()
+    assert "Convolutional neural networks" in get(f"{url}/cnn.md")
+    server.terminate()
+    server.wait()
+    assert ready.log() == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -578,10 +574,8 @@ def test_build_writes_a_site_that_stands_anywhere(ready):
         link = f"[The next](deck{(number + 1) % 10}.md)"
         deck = DECK.replace("Note:", f"{link}\n\nNote:")
         ready.write(f"slides/deck{number}.md", deck)
-    begin = time.monotonic()
     done = ready.run("build")
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - begin < 10
     site = ready.path / "_site"
     files = {path.name for path in site.iterdir() if path.is_file()}
     decks = {f"deck{number}.html" for number in range(10)}
@@ -882,7 +876,7 @@ def test_notebooks_are_made_once_and_one_that_fails_stops_no_other(checkout):
     assert make("one").stderr.startswith('one.py, cell "Arguments": its kernel died')
     done = make("three")
     assert done.returncode == 1
-    assert done.stderr == "there is no module code/three.py; there is one, two\n"
+    assert done.stderr == "no module code/three.py; available: one, two\n"
 
 
 # Without Node --------------------------------------------------------------

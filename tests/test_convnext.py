@@ -154,6 +154,28 @@ def test_road_blocks(step, kernel, depthwise, norms, activations):
     assert len(found) == activations
 
 
+@pytest.mark.parametrize("step", convnext.ROAD)
+def test_new_blocks_of_the_road_change_what_they_get(step):
+    """None starts as nearly the identity, as all with weights of deviation 0.02 do."""
+    ratios = []
+
+    def measure_branch(block, inputs, _):
+        scale = getattr(block, "layer_scale", 1)
+        shortcut = getattr(block, "downsample", nn.Identity())(inputs[0])
+        ratios.append(float((scale * block.block(inputs[0])).std() / shortcut.std()))
+
+    torch.manual_seed(0)
+    model = convnext.road_network(step, 8)
+    blocks = [block for block in model.modules()
+              if isinstance(block, (convnext.RoadBlock, convnext.CNBlock))]
+    for block in blocks:
+        block.register_forward_hook(measure_branch)
+    with torch.no_grad():
+        model(torch.randn(16, 3, 32, 32))
+    assert len(ratios) == len(blocks)
+    assert 0.4 < min(ratios) and max(ratios) < 2, ratios
+
+
 def test_road_changes_are_kept():
     """Each step has all changes before it."""
     designs = [convnext.design(step) for step in convnext.ROAD]

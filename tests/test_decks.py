@@ -1,4 +1,4 @@
-"""Every claim of every deck: it resolves, its number is right, its code runs."""
+"""Every claim of every deck: it resolves, its number is correct, its code runs."""
 
 import json
 import re
@@ -96,7 +96,7 @@ def test_a_lecture_takes_the_minutes_of_its_plan(deck, plan):
 
 
 def test_recorded_outputs_are_of_the_code_as_it_is():
-    """What pages without a kernel show; npm run record makes it anew."""
+    """What pages without a kernel show; npm run record makes it again."""
     stale = [name for name, texts in record.snippets().items()
              if record.stale(name, texts)]
     assert not stale, f"npm run record: {', '.join(stale)}"
@@ -109,7 +109,7 @@ def test_recorded_outputs_are_of_the_code_as_it_is():
 
 
 def test_recorded_shapes_are_of_the_code_as_it_is():
-    """What stands beside the lines of each forward; npm run record makes it anew."""
+    """What stands beside the lines of each forward; npm run record makes it again."""
     stale = [name for name, texts in record.forwards().items()
              if record.are_shapes_stale(name, texts)]
     assert not stale, f"npm run record: {', '.join(stale)}"

@@ -138,7 +138,7 @@ def test_commands():
     done = subprocess.run([sys.executable, ROOT / "code/lab/exercises.py", "nothing"],
                           capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("there is no exercise code/exercises/nothing.py; ")
+    assert done.stderr.startswith("no exercise code/exercises/nothing.py; ")
 
 
 def test_a_student_needs_only_what_is_in_the_folder(made, tmp_path):

@@ -83,9 +83,10 @@ def deep_network(groups):
 
 
 def runs(start, end, seeds=3):
+    """Curves from start to end percent, as shares."""
     generator = np.random.default_rng(0)
     values = end + (start - end) * np.exp(-np.arange(8) / 1.5)
-    return [list(values + generator.normal(0, 1, 8)) for _ in range(seeds)]
+    return [list((values + generator.normal(0, 1, 8)) / 100) for _ in range(seeds)]
 
 
 def digit(side=28):

@@ -56,7 +56,7 @@ def paper():
 
 
 def rows(model):
-    """{row of table 1: its convolutions and matrices} of a GoogLeNet."""
+    """{row of table 1: its convolutions and linear layers} of a GoogLeNet."""
     parts = {"conv1": [model.conv1], "conv2": [model.conv2, model.conv3],
              **{row: [model.get_submodule(f"inception{row}")]
                 for row in googlenet.TABLE1}, "linear": [model.fc]}
@@ -66,7 +66,7 @@ def rows(model):
 
 
 def computed(model):
-    """{row: (weights, multiply-adds)}: each weight works once at each place."""
+    """{row: (weights, multiply-adds)}: each weight works once at each position."""
     sides = {"1": 112, "2": 56, "3": 28, "4": 14, "5": 7}
     found = {}
     for row, layers in rows(model).items():
@@ -149,7 +149,7 @@ def test_paper_variant():
 
 
 def test_depth():
-    """22 layers with parameters from the picture to the logits, 27 with pooling."""
+    """22 layers with parameters from the image to the logits, 27 with pooling."""
     with torch.device("meta"):
         model = googlenet.GoogLeNetPaper()
     path = googlenet.widest_path(model)
@@ -252,7 +252,7 @@ def test_view(branch):
 
 
 def test_framed():
-    """A frame one pixel wide inside the given pixels; the picture elsewhere."""
+    """A frame one pixel wide inside the given pixels; the image elsewhere."""
     picture = torch.full((8, 8), 0.5)
     shown = googlenet.framed(picture, 2, 6, zoom=2)
     changed = (shown != 0.5).any(2)[::2, ::2]

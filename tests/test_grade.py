@@ -17,7 +17,6 @@ from lab import UserError, exercises, grade, sandbox, verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 
-pytestmark = pytest.mark.filterwarnings("ignore:::nbgrader")   # of its own database
 linux = pytest.mark.skipif(sys.platform != "linux", reason="bubblewrap is for Linux")
 
 

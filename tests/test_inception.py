@@ -166,7 +166,7 @@ def test_label_smoothing(epsilon):
 
 
 def test_label_smoothing_is_best_at_q():
-    """No answer has a lower loss than q' itself: 0.91 for the label of ten."""
+    """No prediction has a lower loss than q' itself: 0.91 for the label of ten."""
     q = torch.full((1, 10), 0.01)
     q[0, 3] = 0.91
     logits = q.log().requires_grad_()

@@ -1,10 +1,12 @@
 """lab.cli, lab.results and lab.measure: flags, records and numbers of models."""
 
 import hashlib
+import importlib
 import json
 import shutil
 import signal
 import sys
+import typing
 from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from declared import MODULES
 from lab import UserError, cli, measure, refresh, results, runs
 from lab.source import module_hash
 
@@ -55,6 +58,7 @@ def begin(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "module_hash", lambda path: "abc")
     monkeypatch.setattr(runs, "training_hash", lambda path: "abc")
     monkeypatch.delenv("LAB_ARGS", raising=False)
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     handler, threads = signal.getsignal(signal.SIGINT), torch.get_num_threads()
 
     def call(*flags, settings=SETTINGS):
@@ -154,7 +158,11 @@ def test_the_command_has_what_changes_the_result(begin, flags, command):
     (["--dropout", "1.5"], "'1.5' is not a number from 0 to 1"),
     (["--batch-size", "1001"], "toy.py: a batch of over 1000 samples is too large"),
     (["--weights", "x"], "unrecognized"), (["--epo", "3"], "unrecognized"),
-    (["--out", __file__], "no folder to write to"),
+    (["--out", __file__], "no folder to write to"), (["--out", ""], "no folder"),
+    (["--data-dir", __file__], "no folder"), (["--data-dir", ""], "no folder"),
+    (["--threads", "65"], "from 0 to 64"), (["--runs", "1001"], "from 1 to 1000"),
+    (["--lr", "1001"], "above 0 and at most 1000"),
+    (["--epochs", "1000001"], "from 1 to 1000000"),
     (["--out", cli.STATIC, "--epochs", 3], "not for --epochs 3"),
     (["--out", cli.STATIC, "--data", "mnist", "--quick"], "--out static is for")])
 def test_bad_arguments_are_one_line_and_status_2(begin, capsys, flags, words):
@@ -162,6 +170,41 @@ def test_bad_arguments_are_one_line_and_status_2(begin, capsys, flags, words):
         begin(*flags)
     said = capsys.readouterr().err
     assert stop.value.code == 2 and said.count("\n") == 1 and words in said
+
+
+def number_flags(settings):
+    """The flags of a module that take numbers, and their types."""
+    default = next(iter(settings.values()))
+    for name, kind in typing.get_type_hints(type(default)).items():
+        kind = (typing.get_args(kind) or [kind])[0]
+        if kind in (int, float) and hasattr(default, name):
+            yield f"--{name.replace('_', '-')}", kind
+
+
+@pytest.mark.parametrize("value", [
+    "-1", "nan", "inf", "-inf", "1e308", "9" * 20, "9" * 5000, "x", "", "1,5", "١"])
+def test_no_flag_of_a_module_takes_what_is_no_sensible_number(begin, capsys, value):
+    for module in MODULES:
+        settings = importlib.import_module(module).SETTINGS
+        for flag, _ in number_flags(settings):
+            with pytest.raises(SystemExit) as stop:
+                begin(flag, value, settings=settings)
+            said = capsys.readouterr().err
+            assert stop.value.code == 2 and said.count("\n") == 1, (module, flag)
+            assert f"argument {flag}: " in said or "arguments: -inf" in said
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(), torch.OutOfMemoryError("CUDA out of memory."),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")])
+def test_too_little_memory_is_one_line(begin, capsys, error):
+    begin("--batch-size", 1000)
+    sys.excepthook(type(error), error, None)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "python code/toy.py --batch-size 1000: there is not enough memory" in said
+    sys.excepthook(RuntimeError, RuntimeError("another"), None)
+    assert capsys.readouterr().err.endswith("RuntimeError: another\n")
 
 
 def test_an_image_for_published_weights(begin, tmp_path, capsys):
@@ -207,9 +250,10 @@ def test_threads(begin):
 
 def test_without_a_run_there_is_one_message(monkeypatch):
     from lab import figures
+    figure, _ = figures.panels()
     monkeypatch.setattr(runs, "_current", None)
     for use in (lambda: results.record("accuracy", 1), lambda: results.save({}),
-                lambda: figures.save(None, "figure")):
+                lambda: figures.save(figure, "figure")):
         with pytest.raises(RuntimeError, match=r"no run has begun: cli.begin\("):
             use()
 

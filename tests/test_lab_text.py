@@ -39,7 +39,7 @@ def content(file):
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """A folder with small files for each real set, which have the right digests."""
+    """A folder with small files for each real set, which have the correct digests."""
     folder, known = tmp_path / "lab_data", {}
     for name, (source, parts) in text.FILES.items():
         for file in parts:

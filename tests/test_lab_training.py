@@ -290,7 +290,7 @@ def test_each_process_gets_an_equal_share_of_every_batch():
 
 @pytest.fixture
 def stripes(monkeypatch):
-    """Pictures of two kinds, in place of every data set."""
+    """Images of two kinds, instead of every data set."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(40) % 2
     pictures = 0.1 * torch.randn(40, 1, 8, 8, generator=generator)
@@ -352,6 +352,22 @@ def test_train_classifier_with_auxiliary_output(arguments, stripes):
     assert set(kinds) == {tuple} and len(rates) == 2 * 5
     assert max(rates) == pytest.approx(0.02) and rates[-1] < 0.01 * 0.02
     assert rates.index(max(rates)) < 4
+
+
+def test_train_classifier_at_a_constant_rate(arguments, stripes):
+    rates = []
+
+    def optimizer(parameters):
+        class Watched(torch.optim.SGD):
+            def step(self):
+                rates.append(self.param_groups[0]["lr"])
+                super().step()
+        return Watched(parameters, lr=0.02)
+
+    args = arguments(**classifier_options(epochs=3))
+    training.train_classifier(stripe_classifier, args, 0, None, optimizer=optimizer,
+                              schedule=training.constant)
+    assert rates == 3 * 5 * [0.02]
 
 
 def test_a_validation_that_hides_what_the_steps_return_is_refused(arguments):

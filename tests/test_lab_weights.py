@@ -115,7 +115,7 @@ def test_weights_without_network(classify, cached):
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"<html>"])
 def test_corrupt_weights(classify, cached, content, monkeypatch):
-    """Also where their hash is right."""
+    """Also where their hash is correct."""
     cached().write_bytes(content)
     message = classify()
     assert f"{cached()} is corrupt (its SHA256" in message and "\n" not in message
@@ -135,7 +135,7 @@ class Attack:
 
 
 def test_weights_execute_nothing(classify, cached, monkeypatch, tmp_path):
-    """Not even where their hash is right."""
+    """Not even where their hash is correct."""
     torch.save({"conv1.weight": Attack(tmp_path / "attacked")}, cached())
     file = name_by_hash(cached(), "resnet50", monkeypatch)
     message = classify()

@@ -94,3 +94,26 @@ def test_gradients_vanish_through_sigmoids_and_not_through_relus():
                      for f in (layers.sigmoid, layers.relu)]
     assert sigmoid[0] < 1e-6 * sigmoid[-1]
     assert relu[0] > 1e-2 * relu[-1]
+
+
+def test_a_gain_near_12_keeps_the_gradient_through_sigmoids():
+    """Less lets it vanish, more lets it explode."""
+    ratios = [sizes[0] / sizes[-1] for sizes in (
+        layers.gradient_sizes(layers.sigmoid, gain, seed=0) for gain in (8, 12, 16))]
+    assert ratios[0] < 0.1 < ratios[1] < 10 < ratios[2]
+
+
+def test_sigmoid_has_a_gradient_where_exp_overflows():
+    x = torch.tensor([-200.0, 0, 200], requires_grad=True)
+    layers.sigmoid(x).sum().backward()
+    assert x.grad.tolist() == [0, 0.25, 0]
+
+
+def test_the_mean_square_doubles_or_stays_or_halves_with_the_variance():
+    """Through a ReLU, at variances of 4/n, 2/n and 1/n; over many networks."""
+    for variance in (4, 2, 1):
+        squares = torch.stack([layers.activation_inputs(
+            layers.relu, variance ** 0.5, seed) for seed in range(30)]).square()
+        by_layer = squares.mean((2, 3))
+        growth = (by_layer[:, 1:5] / by_layer[:, :4]).mean().item()
+        assert growth == pytest.approx(variance / 2, rel=0.1)

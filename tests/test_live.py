@@ -629,7 +629,7 @@ for _ in trange(2, desc="outer"):
 
 
 def test_a_long_training_keeps_its_bar(toy):
-    """What is written over takes little room, however long that goes on."""
+    """What is written over takes little room, however long that continues."""
     answer = toy("show-the-size", """
         for i in range(80_000):
             print(f"\\r{i:100}", end="")

@@ -188,11 +188,13 @@ def test_bad_arguments(name, script, capsys):
 @pytest.mark.parametrize("name, flag, value", [
     pytest.param(*case, id=" ".join(case)) for case in [
         ("resnet", "--depths", "21"), ("googlenet", "--size", "8"),
-        ("googlenet", "--width", "0.001"), ("inception", "--stride", "3"),
-        ("convnext", "--size", "8"),
+        ("googlenet", "--width", "0.124"), ("inception", "--stride", "3"),
+        ("convnext", "--size", "8"), ("convnext", "--width", "3"),
+        ("grad_cam", "--size", "7"), ("normalization", "--few", "1401"),
         ("vit", "--patch-size", "1"), ("vit", "--size", "15"),
         ("vit", "--hidden-dim", "33"), ("multi_head", "--width", "6"),
-        ("attention", "--shortest", "11"), ("transformer", "--d-model", "12"),
+        ("attention", "--shortest", "11"), ("attention", "--longest", "27"),
+        ("transformer", "--d-model", "12"),
         ("bert", "--width", "49"), ("bert", "--gaps", "none")]])
 def test_settings_that_cannot_work(name, flag, value, script, capsys):
     """They are refused in one line before anything is computed."""

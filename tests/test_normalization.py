@@ -1,4 +1,5 @@
 """Every building block of code/normalization.py, held against torch's own."""
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -39,6 +40,23 @@ def test_batch_norm():
         for a, b in zip(ours, torchs):  # the running statistics
             torch.testing.assert_close(a, b)
             assert not a.requires_grad
+
+
+def test_dropout_before_batch_norm_shifts_the_variance():
+    """Li et al. 2019: 1 / (1 - p) times as large in training as in testing."""
+    x = torch.randn(100_000)
+    assert normalization.dropout(x, p=0.75).var().item() == pytest.approx(4, rel=0.05)
+
+
+def test_some_labels_of_few_digits_are_random():
+    args = next(iter(normalization.SETTINGS.values()))
+    args = replace(args, data="digits", few=300)
+    clean, others = normalization.digits_to_overfit(0.0, args)
+    noisy, same = normalization.digits_to_overfit(0.2, args)
+    assert (len(clean), len(others)) == (300, 1497)
+    changed = (clean.tensors[1] != noisy.tensors[1]).float().mean().item()
+    assert changed == pytest.approx(0.2 * 0.9, abs=0.06)
+    assert torch.equal(others.tensors[1], same.tensors[1])
 
 
 def test_layer_norm():

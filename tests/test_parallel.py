@@ -119,7 +119,7 @@ def project(tmp_path_factory):
 
 
 def start(project, *flags, cores=None):
-    """The toy's process, in a process group of its own as in a terminal."""
+    """The toy's process, in a separate process group, as in a terminal."""
     pin = [] if cores is None else ["taskset", "-c", cores]
     return subprocess.Popen(
         [*pin, sys.executable, "code/toy.py", *map(str, flags)], cwd=project, text=True,

@@ -17,7 +17,6 @@ from lab import UserError, grade, tables
 from test_grade import toy  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
-pytestmark = pytest.mark.filterwarnings("ignore:::nbgrader")   # of its own database
 COLUMNS = ["student", "exercise", "cell", "points", "comment"]
 
 
@@ -208,7 +207,7 @@ def test_a_mark_for_nobody_or_twice_is_one_line_and_changes_nothing(course):
 
 
 def test_text_of_a_submission_is_one_short_line(course, monkeypatch):
-    monkeypatch.setattr(grade, "judged", lambda *arguments: [
+    monkeypatch.setattr(grade, "judge", lambda *arguments: [
         ("words", "x\n=HYPERLINK(\"http://evil\")\u202e" + "y" * 10 ** 6)])
     course.hand_in("eve", attack(SQUARE))
     course.grade()

@@ -37,7 +37,7 @@ def found(tmp_path, worker):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes)
                              else content.encode())
-        return submissions.found(folder, SOURCES, untouched, worker)
+        return submissions.find(folder, SOURCES, untouched, worker)
 
     return find
 
@@ -210,11 +210,11 @@ def test_an_archive_with_a_folder_on_top(found, tmp_path, worker):
     whole = tmp_path / "export.zip"
     whole.write_bytes(archive(files))
     for place in [whole, tmp_path]:   # by itself, or alone in a folder
-        works = submissions.found(place, SOURCES, lambda *file: False, worker)
+        works = submissions.find(place, SOURCES, lambda *file: False, worker)
         assert students(works) == [("Jane_1", "toy"), ("Max_2", "toy")]
     whole.write_bytes(archive({"toy.py": "x"}))
     named = whole.rename(tmp_path / "jane_doe.zip")
-    works = submissions.found(named, SOURCES, lambda *file: False, worker)
+    works = submissions.find(named, SOURCES, lambda *file: False, worker)
     assert students(works) == [("jane_doe", "toy")]
 
 
@@ -228,7 +228,7 @@ def test_names_keep_their_letters(found, tmp_path, worker, name, form):
     assert entry.flag_bits & 0x800
     packed = packed.replace(struct.pack("<HH", 20, 0x800), struct.pack("<HH", 20, 0))
     (tmp_path / "all.zip").write_bytes(packed)
-    works = submissions.found(tmp_path / "all.zip", SOURCES, lambda *file: False,
+    works = submissions.find(tmp_path / "all.zip", SOURCES, lambda *file: False,
                               worker)
     assert students(works) == [(name, "convolution"), (name, "toy")]
 
@@ -236,7 +236,7 @@ def test_names_keep_their_letters(found, tmp_path, worker, name, form):
 def test_a_name_that_is_no_utf8_is_one_of_dos(found, tmp_path, worker):
     packed = archive({"Zxe/toy.py": "x", "b/toy.py": "y"}).replace(b"Zxe", b"Z\x89e")
     (tmp_path / "all.zip").write_bytes(packed)
-    works = submissions.found(tmp_path / "all.zip", SOURCES, lambda *file: False,
+    works = submissions.find(tmp_path / "all.zip", SOURCES, lambda *file: False,
                               worker)
     assert students(works) == [("Zëe", "toy"), ("b", "toy")]
 
@@ -433,7 +433,7 @@ def test_a_folder_that_was_packed_with_its_libraries(found):
 def test_what_is_no_archive_is_one_line(tmp_path, worker):
     path = tmp_path / "export.rar"
     path.write_bytes(b"Rar!\x1a\x07\x00")
-    (work,) = submissions.found(path, SOURCES, lambda *file: False, worker)
+    (work,) = submissions.find(path, SOURCES, lambda *file: False, worker)
     assert work.problem.startswith("it is a RAR archive, which is not read")
 
 

@@ -92,7 +92,7 @@ IN_VAIN = {
 }
 
 
-# Attacks on the checks, and attacks that are no more than a wrong answer.
+# Attacks on the checks, and attacks that are no more than a wrong solution.
 ON_CHECKS = [name for name, (_, content, points) in HOSTILE.items()
              if points == (0, 0) and "grade_id" in content]
 WRONG_ANSWERS = ["sys_exit", "rebinds", "own_tensor"]
@@ -196,7 +196,7 @@ def test_ordinary_cells_are_not_tampering(tmp_path, monkeypatch, ordinary):
         args=(path, tmp_path / "lab", None, True, sandbox.Limits()))
     process.start()
     process.join(500)
-    notes = verdicts.judged(cells, nbformat.read(path, as_version=4), roles, set())
+    notes = verdicts.judge(cells, nbformat.read(path, as_version=4), roles, set())
     assert not notes
     assert not [(cell.metadata.nbgrader.grade_id, cell.outputs[0].evalue)
                 for cell in cells if verdicts.is_check(cell) and cell.outputs]

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
 
 import transformer
@@ -141,7 +142,7 @@ def test_warm_up():
 
 
 def test_label_smoothing():
-    """Written out: 1 - e on the right token, e shared by all; PAD does not count."""
+    """Written out: 1 - e on the correct token, e shared by all; PAD does not count."""
     logits, target = torch.randn(2, 3, 5), torch.tensor([[3, 4, 2], [4, 2, PAD]])
     log_p = logits.log_softmax(-1)
     losses = [-(0.9 * log_p[b, t, target[b, t]] + 0.1 * log_p[b, t].mean())
@@ -285,6 +286,23 @@ def test_a_state_of_some_rows():
     torch.testing.assert_close(*logits)
 
 
+def test_byte_pairs_by_hand():
+    """The merges of a small text, the most frequent pair first, and a word not in it.
+
+    Sennrich et al. 2016, section 3.2; here without the mark for the end of a word.
+    """
+    corpus = 5 * ["low"] + 2 * ["lower"] + 6 * ["newest"] + 3 * ["widest"]
+    letters = {letter for word in corpus for letter in word}
+    for merges, pieces in enumerate(["l o w e s t", "l o w es t", "l o w est",
+                                     "lo w est", "low est"]):
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        trainer = trainers.BpeTrainer(vocab_size=len(letters) + merges,
+                                      show_progress=False)
+        tokenizer.train_from_iterator(corpus, trainer)
+        assert tokenizer.encode("lowest").tokens == pieces.split()
+
+
 # From sentences to sentences
 
 
@@ -302,7 +320,7 @@ def test_alignment(words):
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, len(written)))
     with pytest.raises(UserError) as error:
         transformer.alignment(model, words, "three wun two")
-    assert str(error.value) == "the model knows no word 'wun'"
+    assert str(error.value) == "'wun' is not in the vocabulary"
 
 
 def test_attention_maps_are_of_the_model():
@@ -314,3 +332,10 @@ def test_attention_maps_are_of_the_model():
     assert across.shape == (2, 2, 4, 5) and not across[1, :, :, 3:].any()
     behind = maps["transformer.decoder.layers.0.self_attn"]
     assert not behind.triu(1).any()
+
+
+def test_a_comparison_has_the_transformer():
+    """The others are drawn and recorded beside it."""
+    with pytest.raises(ValueError) as error:
+        transformer.Settings(compared=("with one head",))
+    assert str(error.value).startswith("--compared lacks Transformer")

@@ -1,18 +1,12 @@
-"""No number of a deck is typed: each is a link to where it is computed or reported.
-
-tests/typed_numbers.txt lists those that still are. It may only shrink.
-"""
+"""No number of a deck is typed: each is a link to where it is computed or reported."""
 
 import re
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DECKS = sorted(path.name for path in ROOT.glob("slides/*.md"))
-LISTED = [line.split(": ") for line in
-          (ROOT / "tests/typed_numbers.txt").read_text("utf-8").splitlines()]
 
 # What is checked elsewhere or is no number: taken out before numbers are sought.
 APART = re.compile("|".join([
@@ -50,19 +44,9 @@ def typed(text):
 @pytest.mark.parametrize("deck", DECKS)
 def test_no_number_is_typed(deck):
     found = typed((ROOT / "slides" / deck).read_text("utf-8"))
-    allowed = Counter(number for name, number in LISTED if name == deck)
-    new = Counter(number for _, number in found) - allowed
     wrong = [f"slides/{deck}:{line}: {number} is typed: link it to papers/, "
-             "static/results/ or code/" for line, number in found if number in new]
-    assert not new, "\n" + "\n".join(wrong)
-
-
-@pytest.mark.parametrize("deck", DECKS)
-def test_the_list_only_shrinks(deck):
-    found = typed((ROOT / "slides" / deck).read_text("utf-8"))
-    listed = Counter(number for name, number in LISTED if name == deck)
-    gone = listed - Counter(number for _, number in found)
-    assert not gone, f"remove from tests/typed_numbers.txt: {', '.join(gone)}"
+             "static/results/ or code/" for line, number in found]
+    assert not wrong, "\n" + "\n".join(wrong)
 
 
 @pytest.mark.parametrize("text, numbers", [

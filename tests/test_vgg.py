@@ -136,7 +136,7 @@ def test_signal_sizes():
 
 
 def test_small_vgg():
-    """For 32x32 pictures: seven 3x3 convolutions, each with batch norm."""
+    """For 32x32 images: seven 3x3 convolutions, each with batch norm."""
     model = vgg.small_vgg(in_channels=1, num_classes=7)
     kinds = [type(layer) for layer in model.features]
     assert kinds.count(nn.Conv2d) == kinds.count(nn.BatchNorm2d) == 7

@@ -1,5 +1,5 @@
-"""What the modules of code/ share; it knows none of them."""
+"""The parts that the modules of code/ share; none of it depends on a module."""
 
 
 class UserError(SystemExit):
-    """What the user can put right: one line on stderr, exit status 1."""
+    """An error that the user can fix: one line on stderr, exit status 1."""

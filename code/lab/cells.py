@@ -1,7 +1,7 @@
-"""The cells of what a student handed in, found again in those of the exercise.
+"""Match the cells of a submission with those of the exercise.
 
 A cell is known by its grade_id. Tools and learning platforms drop those, and some make
-one cell of all; then it is known by what it defines, by its text, or by its place.
+one cell of all; then it is known by its definitions, its text, or its position.
 """
 
 import ast
@@ -19,7 +19,7 @@ TEXT = 2 ** 18   # characters of all cells together
 CODE = 2 ** 16   # of a code cell: Python's own parser takes seconds for more
 CELLS = 2000
 PICTURE = re.compile(r"data:[\w/+.-]+;base64,[\w+/=\s]+")   # pasted into a text
-TEXT_ONLY = "text only"   # in place of a grade_id
+TEXT_ONLY = "text only"   # instead of a grade_id
 DEFINED = re.compile(r"^(?:async[ \t]+def|def|class)[ \t]+(\w+)|"
                      r"^(\w+)[ \t]*(?::[^=\n]+)?=(?!=)", re.M)
 
@@ -104,7 +104,7 @@ def defined(source):
 
 
 def marks(cells):
-    """What cells can be told by: grade_ids, and functions and classes."""
+    """What identifies cells: grade_ids, and names of functions and classes."""
     return {part(cell) for cell in cells if part(cell)} | {
         name for cell in cells if cell.cell_type == "code"
         for name in defined(cell.source) if name.startswith("def ")}
@@ -113,8 +113,8 @@ def marks(cells):
 def restored(source, unsolved, cells):
     """The cells to execute, [(cell, whose)], and notes, [(grade_id, why)].
 
-    Checks and other locked cells are those of the source. The student's solutions take
-    the place of the given ones; cells that are no part of the exercise stay behind the
+    Checks and other locked cells are those of the source. The student's solutions
+    replace the given ones; cells that are no part of the exercise stay behind the
     cell that they follow, but for the texts that were handed out.
     """
     texts = {same(cell.source) for cell in unsolved.cells if not part(cell)}
@@ -226,7 +226,7 @@ class Lost:
                     self.statements.setdefault(ast.dump(node), []).append(part(cell))
 
     def answer(self, expected, piece):
-        """Whether a cell at an answer's place is one that only its place can tell."""
+        """Whether only its position can identify a cell where an answer is expected."""
         return any(
             is_solution(cell) and cell.cell_type == piece.cell_type
             and (cell.cell_type == "markdown" or not defined(cell.source))
@@ -251,7 +251,7 @@ class Lost:
     def separated(self, source, nodes, labels):
         """The statements of a source; those that belong together are one cell.
 
-        One that belongs to none has a cell of its own: its error costs nothing else.
+        One that belongs to none gets a separate cell, so its error costs nothing else.
         """
         lines, found, before = source.split("\n"), [], None
         starts = [min([node.lineno, *(decorator.lineno for decorator in

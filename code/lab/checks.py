@@ -149,7 +149,7 @@ def eval_mode(model, inputs):
     with torch.no_grad():
         first, second = (output_of(model, inputs) for _ in range(2))
     if not same(first, second):
-        raise Hint(f"in eval mode {name_of(model)} gives two answers for one input: "
+        raise Hint(f"in eval mode {name_of(model)} gives two outputs for one input: "
                    "use nn.Dropout, or pass training=self.training to F.dropout.")
     for name, value in model.named_buffers():
         if not same(value, before[name]):
@@ -176,7 +176,7 @@ def reproducible(run, seed=0):
 
 
 def accuracy(train, inputs, labels, at_least, seconds):
-    """train() returns, within `seconds`, a model that is right this often.
+    """train() returns, within `seconds`, a model with at least this test accuracy.
 
     Seconds are those of one processor core, so that other work on the machine costs
     none. inputs and labels are of a test set that train() has not seen. Returns the
@@ -192,16 +192,15 @@ def accuracy(train, inputs, labels, at_least, seconds):
         raise Hint(f"{name_of(train)} took {taken:.0f} s; the budget is {seconds} s.")
     model.eval()
     with torch.no_grad():
-        right = sum(int((output_of(model, x).argmax(1) == y).sum()) for x, y in
-                    zip(inputs.split(250), labels.split(250)))
-    if right < at_least * len(labels):
-        raise Hint(f"the model of {name_of(train)} is right for "
-                   f"{right / len(labels):.1%} of the test set; {at_least:.0%} are "
-                   "asked for.")
-    return right / len(labels)
+        correct = sum(int((output_of(model, x).argmax(1) == y).sum()) for x, y in
+                      zip(inputs.split(250), labels.split(250)))
+    if correct < at_least * len(labels):
+        raise Hint(f"the model of {name_of(train)} has a test accuracy of "
+                   f"{correct / len(labels):.1%}; {at_least:.0%} are required.")
+    return correct / len(labels)
 
 
-# What the student's code is called with --------------------------------------
+# Calling the student's code --------------------------------------
 
 
 def call(function, *inputs):

@@ -25,32 +25,38 @@ STATIC = ROOT / "static"
 def flag(default, text=None, **limits):
     """A field of Settings with its flag's text for --help, if not that of COMMON.
 
-    limits: least, most, above (numbers), or choices.
+    limits: least, most, above (numbers), or choices; without, those of LIMITS.
     """
     return field(default=default,
                  metadata={**({"text": text} if text else {}), **limits})
 
 
+# What a number is at least and at most, if its flag does not say: more is a mistake.
+LIMITS = {int: (1, 1_000_000), float: (0, 1_000_000)}
+
 # What fields mean that many modules have; a module's own are flag(default, text).
 COMMON = {
     "epochs": dict(text="passes over the training set"),
     "batch_size": dict(text="samples in a step"),
-    "lr": dict(text="learning rate", above=0),
-    "rates": dict(text="learning rates to choose from, for each network", above=0),
+    "lr": dict(text="learning rate", above=0, most=1000),
+    "rates": dict(text="learning rates to choose from, for each network", above=0,
+                  most=1000),
     "tune": dict(text="choose each network's learning rate again"),
-    "weight_decay": dict(text="how strongly the optimizer pulls weights to zero"),
+    "weight_decay": dict(text="how strongly the optimizer pulls weights to zero",
+                         most=1000),
     "dropout": dict(text="share of the values set to zero in training", most=1),
-    "runs": dict(text="trainings that differ only in their seed"),
-    "size": dict(text="height and width of the images, in pixels"),
+    "runs": dict(text="trainings that differ only in their seed", most=1000),
+    "size": dict(text="height and width of the images, in pixels", least=8, most=512),
     "augment": dict(text="shift and mirror the training images at random"),
-    "width": dict(text="channels of the first layers"),
-    "depth": dict(text="layers"),
+    # with fewer channels a depthwise layer of PyTorch 2.15 crashes on a CPU
+    "width": dict(text="channels of the first layers", least=4, most=1024),
+    "depth": dict(text="layers", most=200),
 }
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What every module can be asked for; a module's own are a subclass.
+    """The flags of every module; a module's own are a subclass.
 
     Every field is a flag. A subclass has fields of COMMON with their defaults, and
     others made by flag(). Raise ValueError in __post_init__ where values don't fit
@@ -58,11 +64,11 @@ class Settings:
     """
     data: str = flag(None, "data set")
     data_dir: Path = flag(ROOT / "data", "for downloads and unpacked copies")
-    seed: int = flag(0, "where all random numbers begin", least=0)
+    seed: int = flag(0, "where all random numbers begin", least=0, most=2 ** 32 - 1)
     device: str = flag("auto", "auto takes a GPU if there is one",
                        choices=("auto", "cpu", "cuda", "mps"))
     threads: int = flag(1, "threads of each process; 0: as many as PyTorch takes",
-                        least=0)
+                        least=0, most=64)
     out: Path = flag(None, "where to write: static if all else is default, else out")
     quick: bool = flag(False, "a few samples and one epoch, to see that it runs")
     resume: bool = flag(False, "go on where the same command was interrupted")
@@ -78,7 +84,7 @@ _SHARED = {each.name for each in fields(Settings)}
 
 @dataclass(frozen=True)
 class ImageSettings(Settings):
-    """Of a module that can show what published weights see in an image."""
+    """Flags of a module that can show what published weights see in an image."""
     weights: str = flag(None, "published weights", choices=("imagenet",))
     image: Path = flag(None, "an image to look at")
 
@@ -87,7 +93,7 @@ def begin(settings):
     """Parse the command line, seed everything and begin the run.
 
     settings: {data set: its Settings}; the first is what the demo uses. Returns the
-    settings of the data set asked for, with what else was asked for in place of the
+    settings of the chosen data set, with the other flags given instead of the
     defaults, device a torch.device and out a Path. In a notebook or on a slide the
     flags come from $LAB_ARGS. Bad arguments end the program with one line and
     status 2.
@@ -110,6 +116,7 @@ def begin(settings):
     if not notebook:  # no window is opened, and a user's settings change no figure
         os.environ |= {"MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
         signal.signal(signal.SIGINT, _interrupted)
+        sys.excepthook = _stopped
     parallel.use_threads(args.threads)
     random.seed(args.seed)
     numpy.random.seed(args.seed)
@@ -226,7 +233,7 @@ def _options(name, kind, about):
         return {"action": "store_true" if switches else argparse.BooleanOptionalAction}
     if kind is Path:
         if name in ("out", "data_dir"):
-            return {"type": _folder if name == "out" else Path, "metavar": "FOLDER"}
+            return {"type": _out if name == "out" else _folder, "metavar": "FOLDER"}
         return {"type": _file, "metavar": "FILE"}
     if kind in (int, float):
         return {"type": _number(kind, about), "metavar": "N" if kind is int else "X"}
@@ -249,10 +256,10 @@ def _default(value):
 
 
 def _number(kind, about):
-    """A parser of numbers within the limits: whole ones from 1, others from 0."""
+    """A parser of numbers within the limits of a flag, or of its kind."""
+    least, most = (about.get(key, limit)
+                   for key, limit in zip(("least", "most"), LIMITS[kind]))
     above = about.get("above")
-    least = about.get("least", 1 if kind is int else 0)
-    most = about.get("most", 2 ** 32 - 1 if kind is int else sys.float_info.max)
 
     def number(text):
         try:
@@ -262,10 +269,10 @@ def _number(kind, about):
         if value is None or not least <= value <= most or (
                 above is not None and not above < value):
             what = "a whole number" if kind is int else "a number"
-            limits = f"above {above}" if above is not None else f"from {least} up"
-            if "most" in about or value is not None and value > most:
-                limits = f"from {least} to {most:g}" if kind is float else (
-                    f"from {least} to {most}")
+            ends = "most" in about or value is not None and value > most
+            limits = f"from {least} to {most}" if ends else f"from {least} up"
+            if above is not None:
+                limits = f"above {above}" + (f" and at most {most}" if ends else "")
             raise argparse.ArgumentTypeError(f"{text!r} is not {what} {limits}")
         return value
 
@@ -279,13 +286,24 @@ def _file(text):
 
 
 def _folder(text):
+    """--data-dir: a folder, or where one can be made."""
+    if not text or not _nearest(Path(text)).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder")
+    return Path(text)
+
+
+def _out(text):
     # These two are the project's, wherever one stands.
     folder = {"static": STATIC, "out": ROOT / "out"}.get(text, Path(text))
-    first = next(path for path in [folder, *folder.absolute().parents]
-                 if path.exists())
-    if not first.is_dir() or not os.access(first, os.W_OK):
+    above = _nearest(folder)
+    if not text or not above.is_dir() or not os.access(above, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text!r} is no folder to write to")
     return folder
+
+
+def _nearest(path):
+    """The path, or the nearest above it, that exists."""
+    return next(each for each in [path, *path.absolute().parents] if each.exists())
 
 
 def _device(name, parser):
@@ -294,7 +312,7 @@ def _device(name, parser):
     if name == "auto":
         name = next(kind for kind, available in here.items() if available)
     if not here[name]:
-        parser.error(f"argument --device: there is no {name} device here")
+        parser.error(f"argument --device: no {name} device is available here")
     return torch.device(name)
 
 
@@ -337,6 +355,20 @@ def _flags(args, keys):
             values = value if isinstance(value, tuple) else (value,)
             words += [f"--{name}", *map(str, values)]
     return shlex.join(words)
+
+
+def _stopped(kind, error, trace):
+    """Say in one line that memory did not suffice; all other errors as ever."""
+    if _is_lack_of_memory(error):
+        print(f"{runs.current().command}: there is not enough memory for this: choose "
+              "smaller numbers, such as --batch-size", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _is_lack_of_memory(error):
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def _interrupted(signum, frame):

@@ -1,4 +1,4 @@
-"""Data sets as torch Datasets of normalised pictures; those of text are in lab.text.
+"""Data sets as torch Datasets of normalised images; those of text are in lab.text.
 
 Embedded ones need no download. Real ones are read from $LAB_DATA, which is never
 written, or from --data-dir, where downloads and unpacked copies go.
@@ -19,10 +19,10 @@ from lab.voc import bccd, face_mask
 
 
 class Images(TensorDataset):
-    """Normalised pictures (N, C, H, W) float32 and labels (N) int64.
+    """Normalised images (N, C, H, W) float32 and labels (N) int64.
 
     Each channel of the training set has mean 0 and variance 1; mean and std
-    (C, 1, 1) turn the pictures back. classes: the labels' names.
+    (C, 1, 1) undo the normalisation. classes: the labels' names.
     """
 
     def __init__(self, pictures, labels, classes, name, mean, std):
@@ -30,7 +30,7 @@ class Images(TensorDataset):
         self.classes, self.name, self.mean, self.std = classes, name, mean, std
 
     def picture(self, index):
-        """Picture `index` as one looks at it: (H, W) or (H, W, 3), 0..1."""
+        """Image `index` without normalisation: (H, W) or (H, W, 3), 0..1."""
         picture = self.tensors[0][index] * self.std + self.mean
         return picture.clamp(0, 1).permute(1, 2, 0).squeeze(2).numpy()
 
@@ -65,9 +65,9 @@ def digits(size=16):
 
 @cache
 def cluttered(size=32, n_train=4000, n_test=1000, seed=0):
-    """Those digits at any place and scale among six fragments of others.
+    """Those digits at any position and scale among six fragments of others.
 
-    Other numbers or seeds give other samples without end. No digit of the training
+    Other seeds give other samples. No digit of the training
     set, nor a fragment of it, is in the test set.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -114,7 +114,7 @@ def cifar10(data_dir, size=None):
         return [entry for entry in CIFAR10.train_list
                 if (place / folder / entry[0]).is_file()]
 
-    place = max(files.places(data_dir), key=lambda place: len(batches(place)))
+    place = max(files.folders(data_dir), key=lambda place: len(batches(place)))
     if not batches(place) or not files.has(place, needed):
         archive = files.first(data_dir, [CIFAR10.filename])
         if archive:
@@ -150,7 +150,11 @@ REAL = {"mnist": mnist, "fashion_mnist": fashion_mnist, "cifar10": cifar10,
 
 
 def random_crop(images, padding=4):
-    """Shift each image (B, C, H, W) by up to `padding` pixels; zeros come in."""
+    """Shift each image (B, C, H, W) by up to `padding` pixels; zeros come in.
+
+    Of normalised images they are the mean grey; torchvision's RandomCrop pads the raw
+    image, with black.
+    """
     B, _, H, W = images.shape
     top, left = torch.randint(2 * padding + 1, (2, B), device=images.device)
     return _windows(F.pad(images, [padding] * 4), top, left, H, W)
@@ -172,7 +176,7 @@ def _windows(images, top, left, height, width):
 
 
 def _normalised(train, test, classes, name, size):
-    """Two Images from (pictures, labels); pictures uint8 0..255 or float 0..1."""
+    """Two Images from (images, labels); images uint8 0..255 or float 0..1."""
     parts = []
     for pictures, labels in (train, test):
         if pictures.dtype == torch.uint8:
@@ -188,7 +192,7 @@ def _normalised(train, test, classes, name, size):
 
 @cache
 def _digits():
-    """((pictures (N, 1, 8, 8), labels (N)) for training, the same for testing)."""
+    """((images (N, 1, 8, 8), labels (N)) for training, the same for testing)."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
     pictures, labels = load_digits(return_X_y=True)
@@ -206,7 +210,7 @@ def _clutter(pictures, labels, size, n, generator, fragments=6):
         return torch.randint(len(pictures), (n,), generator=generator)
 
     def pasted(picture, scale):
-        """Each picture at `scale` of the canvas, anywhere on it."""
+        """Paste each image at `scale` of the canvas, anywhere on it."""
         theta = torch.zeros(n, 2, 3)
         theta[:, 0, 0] = theta[:, 1, 1] = 1 / scale
         for axis in (0, 1):

@@ -4,7 +4,7 @@ import math
 import os
 from dataclasses import dataclass, field, replace
 
-from lab.look import FULL, TITLE, as_picture, color, sheet, stretch, width
+from lab.look import FULL, TITLE, as_image, color, sheet, stretch, width
 
 NAME, DETAIL = 17, 15  # sizes of type
 LINE = 21  # from one line to the next
@@ -61,7 +61,7 @@ class Stage:
 
 
 def trace(model, example):
-    """The calls that `example` makes on its way through the model, as a tree."""
+    """Record the calls that a forward pass of `example` makes, as a tree."""
     import torch
     from torch.overrides import TorchFunctionMode
 
@@ -102,11 +102,11 @@ def trace(model, example):
 
 
 def _shown(example):
-    """The example as a picture, if it is one and not blank."""
+    """The example as an image, if it is one and not blank."""
     if getattr(example, "ndim", 0) != 4 or example.shape[1] not in (1, 3):
         return None
     values = stretch(example[0])
-    return as_picture(values) if values.any() else None
+    return as_image(values) if values.any() else None
 
 
 def _shape(values):
@@ -384,7 +384,7 @@ class _Box:
                                    joinstyle="round"))
 
     def paint(self, axis, left, middle, shown):
-        """Put a picture on the side."""
+        """Draw an image on the side."""
         from matplotlib.transforms import Affine2D
 
         bottom = middle + self.high / 2

@@ -44,7 +44,7 @@ def asked(names):
     names = [Path(name).name.removesuffix(".py") for name in names]
     for name in names:
         if name not in sources:
-            raise UserError(f"there is no exercise code/exercises/{name}.py; there is "
+            raise UserError(f"no exercise code/exercises/{name}.py; available: "
                             f"{', '.join(sources) or 'none'}")
     return [sources[name] for name in names or sources]
 
@@ -126,7 +126,7 @@ def copy_lab(path, folder):
 
 
 def make(path):
-    """Write out/exercises/NAME/ anew: script, notebook and the checks they need.
+    """Write out/exercises/NAME/ again: script, notebook and the checks they need.
 
     UserError if somebody has worked on what was made before.
     """

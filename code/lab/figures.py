@@ -20,7 +20,7 @@ from lab.look import (
     THIN,
     TITLE,
     array,
-    as_picture,
+    as_image,
     canvas,
     color,
     crop,
@@ -72,7 +72,7 @@ def panels(n=1, size=FULL, xlabel="", ylabel="", titles=(), roles=(), sharey=Tru
 def label_lines(axis, size=TEXT):
     """Write each line's label at its right end, none over another.
 
-    Call it when the axis is complete: places are computed for its final limits.
+    Call it when the axis is complete: positions are computed for its final limits.
     """
     settle(axis.figure)
     lines = [line for line in axis.lines
@@ -129,7 +129,7 @@ def _data(line):
 
 
 def _points(line):
-    """Places in pixels along a line, close enough together to keep text off it."""
+    """Points in pixels along a line, close enough together to keep text off it."""
     import numpy as np
 
     corners = line.get_transform().transform(_data(line))
@@ -190,7 +190,7 @@ def curves(comparison, ylabel, xlabel="epoch", note=None, size=FULL):
 def dots(rows, xlabel, columns, span=0.0):
     """Draw a line for each label: its values as points, their median as a bar.
 
-    rows: {label: (role, values, texts)}; the texts stand right of the points, below
+    rows: {label: (role, values, texts)}; the texts stand beside the points, below
     the headings in columns. The axis covers at least `span`: a small difference is
     to look small.
     """
@@ -222,7 +222,7 @@ def dots(rows, xlabel, columns, span=0.0):
 
 
 def images(pictures, captions=None, columns=None, highlight=(), size=FULL):
-    """Pictures in a grid with captions below; those in `highlight` are framed.
+    """Draw images in a grid with captions below; those in `highlight` are framed.
 
     pictures: a list of (H, W), (H, W, 3) or (C, H, W) arrays or tensors with values
     0..1, or {name of a row: list}. captions and highlight (indices) count them
@@ -230,7 +230,7 @@ def images(pictures, captions=None, columns=None, highlight=(), size=FULL):
     """
     named = isinstance(pictures, dict)
     flat = sum(pictures.values(), []) if named else list(pictures)
-    flat = [as_picture(picture) for picture in flat]
+    flat = [as_image(picture) for picture in flat]
     figure, axis = sheet(size)
     if not flat:
         axis.text(2, 30, "none", color=color("muted"))
@@ -240,7 +240,7 @@ def images(pictures, captions=None, columns=None, highlight=(), size=FULL):
     gap, below = 14, 28 if captions else 0
     aspect = flat[0].shape[0] / flat[0].shape[1]
 
-    def wide(columns):  # of a picture, when there are so many columns
+    def wide(columns):  # of an image, with this number of columns
         lines = len(pictures) if named else -(-len(flat) // columns)
         high = (size[1] - 6 - (lines - 1) * gap) / lines - below
         return min((size[0] - 6 - left - (columns - 1) * gap) / columns, high / aspect)
@@ -269,7 +269,7 @@ def images(pictures, captions=None, columns=None, highlight=(), size=FULL):
 def filters(weight, size=BESIDE):
     """Convolution weights (O, I, k, k): blue positive, vermilion negative.
 
-    One row of pictures where there is one input, a row per output where there are
+    One row of images where there is one input, a row per output where there are
     several; RGB filters (I = 3) in their colours.
     """
     import numpy as np
@@ -305,7 +305,7 @@ def feature_maps(model, image, layers, maps=6, size=FULL):
     A column per call of a layer: its first `maps` channels, each from its lowest
     value (dark) to its highest (light), and its shape. A vector is a strip of cells.
     """
-    columns = [("input", tuple(image.shape[-3:]), [as_picture(stretch(image))])]
+    columns = [("input", tuple(image.shape[-3:]), [as_image(stretch(image))])]
     for name, output in _outputs(model, image, layers):
         values = output[0]
         channels = values[:maps] if values.ndim == 3 else [values[:, None]]
@@ -318,7 +318,7 @@ def feature_maps(model, image, layers, maps=6, size=FULL):
                   width(figure, _times(shape), size=SMALL))
               for name, shape, _ in columns]
 
-    def arrange(across):  # side of a picture and width of each column, so many abreast
+    def arrange(across):  # side of an image and width of each column
         rows = max(-(-len(pictures) // across) for _, _, pictures in columns)
         side = (size[1] - top - foot + gap) / rows - gap
         while True:
@@ -348,7 +348,7 @@ def feature_maps(model, image, layers, maps=6, size=FULL):
 
 
 def _tiles(axis, pictures, x, y, across, side, gap):
-    """Square pictures, `across` abreast, about the point (x, y)."""
+    """Draw square images, `across` abreast, centred at the point (x, y)."""
     step, n = side + gap, min(len(pictures), across)
     left, top = x - (n * step - gap) / 2, y - (-(-len(pictures) // n) * step - gap) / 2
     for k, picture in enumerate(pictures):
@@ -395,11 +395,11 @@ def _outputs(model, image, layers):
 
 
 def heated(picture, heat):
-    """A picture (H, W) or (H, W, 3), 0..1, tinted vermilion where heat (H, W) is 1."""
+    """Tint an image (H, W) or (H, W, 3), 0..1, vermilion where heat (H, W) is 1."""
     import numpy as np
     from matplotlib.colors import to_rgb
 
-    picture, heat = as_picture(picture), array(heat)[..., None]
+    picture, heat = as_image(picture), array(heat)[..., None]
     if picture.ndim == 2:
         picture = np.repeat(picture[..., None], 3, axis=2)
     light = 0.25 + 0.6 * picture.mean(-1, keepdims=True)
@@ -408,13 +408,13 @@ def heated(picture, heat):
     return (1 - heat) * picture * 0.75 + heat * hot
 
 
-def prediction(picture, heat, found, title="Grad-CAM of the best answer", size=FULL):
-    """A picture, the same with what its answer rests on tinted, and the best answers.
+def prediction(picture, heat, best, title="Grad-CAM of the best answer", size=FULL):
+    """Draw an image, the same tinted by `heat`, and the most probable predictions.
 
-    picture (H, W, 3) in 0..1, heat (H, W) in 0..1, found: [(class, probability)],
+    picture (H, W, 3) in 0..1, heat (H, W) in 0..1, best: [(class, probability)],
     the most probable first; title: of the tinted one.
     """
-    picture = as_picture(picture)
+    picture = as_image(picture)
     figure, axis = sheet(size)
     side, gap = 330, 22
     for k, (shown, heading) in enumerate([
@@ -424,8 +424,8 @@ def prediction(picture, heat, found, title="Grad-CAM of the best answer", size=F
         axis.text(x, 22, heading, va="center_baseline", size=18, weight="bold")
     left = 2 * (side + gap) + 24
     room = size[0] - left - 84
-    for k, (name, share) in enumerate(found):
-        y = 42 + k * side / len(found)
+    for k, (name, share) in enumerate(best):
+        y = 42 + k * side / len(best)
         role = "idea" if k == 0 else "muted"
         axis.text(left, y + 14, name, size=18, va="center_baseline")
         axis.add_patch(box(left, y + 28, max(room * share, 2), 22, color(role)))
@@ -491,7 +491,7 @@ def _render(figure, format, description):
 
 
 def _show(axis, picture, x, y, wide, high, role="lines", thickness=1.5):
-    """A picture at a place of a sheet, thinly framed."""
+    """Draw an image at (x, y) of a sheet, thinly framed."""
     from matplotlib.patches import Rectangle
 
     axis.imshow(picture, extent=(x, x + wide, y + high, y), aspect="auto",

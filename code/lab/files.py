@@ -16,15 +16,15 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
            errno.ENAMETOOLONG}
 
 
-def places(data_dir):
-    """Where to look, in this order."""
+def folders(data_dir):
+    """The folders to search, in this order."""
     lab_data = os.environ.get("LAB_DATA")
     return [Path(lab_data), data_dir] if lab_data else [data_dir]
 
 
 def first(data_dir, files):
-    """The first place with all these files, or None."""
-    return next((place for place in places(data_dir) if has(place, files)), None)
+    """The first folder with all these files, or None."""
+    return next((place for place in folders(data_dir) if has(place, files)), None)
 
 
 def has(place, files):
@@ -40,7 +40,7 @@ def verify(file, digest, algorithm="md5"):
         raise UserError(f"{file} cannot be read: {error.strerror}") from None
     if not found.startswith(digest):
         raise UserError(f"{file} is corrupt (its {algorithm.upper()} is not {digest}): "
-                        "put the original in its place, or delete it to fetch it anew")
+                        "replace it with the original, or delete it to fetch it again")
 
 
 @cache
@@ -65,7 +65,7 @@ def make_writable(data_dir):
 def fetch(download, name, data_dir, needed, archive=None):
     """Get a data set by download(folder); -> data_dir, which has it then.
 
-    It works in a folder of its own, so that what is in data_dir is always whole.
+    download works in a temporary folder, so that data_dir never has half a set.
     needed: the set's files, for the message; archive: where a packed one is, if no
     network is needed.
     """
@@ -86,7 +86,7 @@ def fetch(download, name, data_dir, needed, archive=None):
             raise UserError(f"{name} cannot be written to {data_dir}: "
                             f"{error.strerror}") from None
         reason = (str(error).strip() or repr(error)).splitlines()[-1]
-        looked = ", ".join(_described(place, needed) for place in places(data_dir))
+        looked = ", ".join(_described(place, needed) for place in folders(data_dir))
         command = (runs.current().command if runs.has_begun()
                    else f"python {sys.argv[0]}")
         raise UserError(f"{name} is not in {looked} and cannot be fetched ({reason}); "
@@ -97,7 +97,7 @@ def fetch(download, name, data_dir, needed, archive=None):
 
 
 def _described(place, needed):
-    """A place looked in; which of the files it lacks, if it has others of them."""
+    """A folder that was searched, and the files missing there if it has some."""
     lacking = [Path(file).name for file in needed if not (place / file).is_file()]
     folder = (place / needed[0]).parent
     return f"{folder} (no {', '.join(lacking)})" if folder.is_dir() else f"{place}"

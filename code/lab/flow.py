@@ -250,7 +250,7 @@ def _place(layers, size, down):
     high = max(across[box] + extent(box) / 2 for box in across)
     if high - low > breadth - 4:
         raise ValueError(f"the boxes side by side need {high - low:.0f} pixels and "
-                         f"have {breadth - 4}: draw it to the right, with down=False")
+                         f"have {breadth - 4}: draw it sideways, with down=False")
     for layer, thick in zip(layers, depths):
         for box in layer:
             centre = across[box] - low + ((breadth - high + low) / 2 if down else 2)

@@ -137,7 +137,7 @@ class Course:
                 - lines(self.unsolved[exercise]) if len(line) > 15}
 
     def digest(self, work):
-        """Of all that decides about the grade of a submission."""
+        """Hash everything that affects a submission's grade."""
         path, limits = exercises.EXERCISES / f"{work.exercise}.py", (
             self.args.unsafe, self.args.cell_seconds, self.args.seconds)
         modules = exercises.used_modules(path.read_text("utf-8"))
@@ -149,7 +149,7 @@ class Course:
                  "verdicts"]))
 
     def marks(self):
-        """{exercise: what its cells can be told by}."""
+        """{exercise: what identifies its cells}."""
         return {name: cells.marks(notebook.cells)
                 for name, notebook in self.unsolved.items()}
 
@@ -198,7 +198,7 @@ def executed(notebook, lab, args):
 
 
 def in_process(notebook, lab, args):
-    """The notebook after it was executed by a process of its own."""
+    """Execute a notebook in a separate process and return it."""
     with tempfile.TemporaryDirectory(prefix="grade-") as temporary:
         path = Path(temporary) / "run.ipynb"
         nbformat.write(notebook, path)
@@ -215,11 +215,11 @@ def in_process(notebook, lab, args):
         return result
 
 
-def judged(course, work, cells, future, roles):
+def judge(course, work, cells, future, roles):
     """The verdicts, put into the cells; returns notes. Never raises."""
     try:
         done = future.result()
-        notes = verdicts.judged(cells, done, roles, course.secret(work.exercise)) if (
+        notes = verdicts.judge(cells, done, roles, course.secret(work.exercise)) if (
             done) else []
     except Exception as error:   # a kernel can send what it likes
         verdicts.refuse(cells, verdicts.LATER)
@@ -257,7 +257,7 @@ def saved(course, work, cells, notes, key):
             if given.manual_score is not None and (
                     work.digest != graded_before(course, work).get("content")):
                 notes.append((given.name, f"it had {given.manual_score:g} points from "
-                              "a human, but was handed in anew"))
+                              "a human, but was handed in again"))
                 given.manual_score = None
         book.db.commit()
     notebook = exercises.processed(
@@ -394,7 +394,7 @@ def report(course, works, comments):
 
 
 def waiting(rows):
-    """Those of review.csv that a human has not answered."""
+    """The lines of review.csv that a human has not filled in."""
     return [row for row in rows
             if row[6] == "" and row[3] not in (COMMENTED, ELSEWHERE)]
 
@@ -431,7 +431,7 @@ def grade_folder(folder, args):
 
 
 def grade_course(course, folder):
-    works = submissions.found(folder, course.marks(), course.untouched, course.worker)
+    works = submissions.find(folder, course.marks(), course.untouched, course.worker)
     works = course.identify(works)
     for exercise in sorted({work.exercise for work in works if not work.problem}):
         course.register(exercise)
@@ -450,7 +450,7 @@ def grade_course(course, folder):
             running[future] = work, key, merged, notes, roles
         for number, future in enumerate(as_completed(running), 1):
             work, key, merged, notes, roles = running[future]
-            notes += judged(course, work, merged, future, roles)
+            notes += judge(course, work, merged, future, roles)
             saved(course, work, merged, notes, key)
             print(f"{number} of {len(waiting)}: {work.student}, {work.exercise}",
                   flush=True)

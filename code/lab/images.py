@@ -47,7 +47,7 @@ def read(file):
 
 
 def middle(image, ratio=8):
-    """An image at most `ratio` times as long as it is wide.
+    """Crop an image to at most `ratio` times its shorter side.
 
     A network sees the middle square; a line of pixels, enlarged, would fill memory.
     """

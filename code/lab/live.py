@@ -50,7 +50,7 @@ def prepare(names):
 def run(name, symbol, text):
     """Run `text`, which stands on a slide for `symbol` of code/NAME.py.
 
-    symbol: a definition, `Class` or `Class.method`, which takes the place of the
+    symbol: a definition, `Class` or `Class.method`, which replaces the
     module's own, for all that is built on it; or a demo cell's title in lower case
     with dashes, whose body runs in the module's namespace. A module whose file has
     changed is read again first, and loses its edits.
@@ -222,7 +222,7 @@ class LiveModule:
         self.run = self.args = None
 
     def execute(self):
-        """Run all definitions anew, edits in their places."""
+        """Run all definitions again, with the edits."""
         if self.name not in sys.modules:
             spec = importlib.util.spec_from_file_location(self.name, self.path)
             sys.modules[self.name] = importlib.util.module_from_spec(spec)
@@ -286,7 +286,7 @@ class LiveModule:
                               "page again")
 
     def define(self, symbol, text):
-        """Put text in the place of a definition, in its module; or put that back."""
+        """Replace a definition of the module by text, or restore it."""
         first, _ = self.spans[symbol]
         before, edits = dict(self.edits), dict(self.edits)
         edits.pop(symbol, None)

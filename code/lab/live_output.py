@@ -38,7 +38,7 @@ _writing = threading.RLock()
 def watch():
     """Take charge, once, of all that this kernel sends, by any thread or task.
 
-    Code that goes on when its run is over, in a thread or a task, still sends on
+    Code that continues after its run, in a thread or a task, still sends on
     behalf of that run.
     """
     import matplotlib
@@ -65,7 +65,7 @@ def watch():
 
 def _tell_failure(thread):
     if thread.exc_type is not SystemExit:
-        print(*told(thread.exc_value), sep="\n", file=sys.stderr)
+        print(*describe(thread.exc_value), sep="\n", file=sys.stderr)
 
 
 class Limited(io.TextIOBase):
@@ -135,7 +135,7 @@ def _draw_progress_as_text():
 
 def sent(request):
     """What the run of a request has sent, as [type, content], again: a page that was
-    loaded anew, or whose connection broke, may have missed some of it."""
+    loaded again, or whose connection broke, may have missed some of it."""
     return _runs[request].merged() if request in _runs else []
 
 
@@ -144,14 +144,14 @@ class Stopped(Exception):
 
     def __init__(self, error):
         super().__init__(str(error))
-        self.lines = told(error)
+        self.lines = describe(error)
 
     def _render_traceback_(self):
         return self.lines
 
 
-def told(error):
-    """What to show of an error: the lines of code/ and the message."""
+def describe(error):
+    """Describe an error: the lines of code/ and the message."""
     red, dim, plain = "\033[31m", "\033[2m", "\033[0m"
     if isinstance(error, KeyboardInterrupt):
         return [f"{dim}Stopped.{plain}"]
@@ -213,7 +213,7 @@ class Run:
 
     def admit(self, text):
         """The part of a text that may be sent now."""
-        # what a carriage return begins takes the place of what stood there
+        # text after a carriage return replaces what stood there
         cost = len(text) if "\r" not in text else len(text) // 100
         if cost <= self.room:
             self.room -= cost
@@ -241,7 +241,7 @@ class Run:
         return text
 
     def keep(self, kind, content):
-        """Note a message; one that updates a display takes the place of what it showed,
+        """Note a message; one that updates a display replaces what it showed,
         and nothing is left of what was cleared."""
         if kind == "clear_output":
             self.messages.clear()

@@ -69,7 +69,7 @@ def quietly():
 
 
 def settle(figure):
-    """Lay the figure out, so that places on it can be computed."""
+    """Lay the figure out, so that positions on it can be computed."""
     engine = figure.get_layout_engine()
     if engine:
         with quietly():
@@ -77,7 +77,7 @@ def settle(figure):
 
 
 def width(figure, text, **style):
-    """How many pixels wide `text` is."""
+    """The width of `text` in pixels."""
     label = figure.text(0, 0, text, **style)
     with quietly():
         pixels = label.get_window_extent().width
@@ -86,12 +86,12 @@ def width(figure, text, **style):
 
 
 def spread(wanted, gap, low=-float("inf"), high=float("inf")):
-    """Places nearest to `wanted`, in its order, at least `gap` apart, in bounds.
+    """Positions nearest to `wanted`, in its order, at least `gap` apart, in bounds.
 
     Least squares: neighbours that are too close are pooled and share their mean.
     """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    pools = []  # each [mean, count] of wanted places less the gaps below them
+    pools = []  # each [mean, count] of wanted positions less the gaps below them
     for rank, i in enumerate(order):
         pools.append([wanted[i] - rank * gap, 1])
         while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
@@ -112,7 +112,7 @@ def stretch(values):
     return (values - low) / ((high - low) or 1)
 
 
-def as_picture(values):
+def as_image(values):
     """(H, W) or (H, W, 3) in 0..1 of what may come with its channels first."""
     values = array(values).clip(0, 1)
     if values.ndim == 3 and values.shape[0] in (1, 3) and values.shape[-1] != 3:
@@ -129,15 +129,15 @@ def array(values):
 
 
 def darken(svg):
-    """The same drawing for the dark paper: each colour keeps role and strength.
+    """Recolour a drawing for dark paper: each colour keeps role and strength.
 
-    Embedded pictures stay as they are, except for those that let the paper through.
+    Embedded images stay as they are, except for those that let the paper through.
     """
     svg = re.sub(r"(?<=: )#[0-9a-f]{6}", lambda found: _to_dark(found[0]), svg)
-    return re.sub(r"(?<=base64,)[^\"]+", lambda found: _darken_picture(found[0]), svg)
+    return re.sub(r"(?<=base64,)[^\"]+", lambda found: _darken_image(found[0]), svg)
 
 
-def _darken_picture(encoded):
+def _darken_image(encoded):
     import numpy as np
     from PIL import Image
 

@@ -7,7 +7,7 @@ from torch import nn
 
 
 def parameters(model):
-    """How many numbers the model learns."""
+    """The number of parameters that the model learns."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 

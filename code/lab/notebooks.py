@@ -32,7 +32,7 @@ def asked(names):
     names = [Path(name).name.removesuffix(".py") for name in names]
     for name in names:
         if name not in modules:
-            raise UserError(f"there is no module code/{name}.py; there is "
+            raise UserError(f"no module code/{name}.py; available: "
                             f"{', '.join(modules)}")
     return [modules[name] for name in names or modules]
 

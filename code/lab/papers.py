@@ -1,4 +1,4 @@
-"""What papers report: papers/NAME.json, which slides and modules take numbers from."""
+"""Numbers that papers report: papers/NAME.json, for slides and modules."""
 
 import json
 
@@ -15,6 +15,6 @@ def value(paper, key):
     try:
         return json.loads(path.read_text("utf-8"))["results"][key]["value"]
     except FileNotFoundError:
-        raise UserError(f"there is no papers/{paper}.json: write one") from None
+        raise UserError(f"no papers/{paper}.json: write one") from None
     except KeyError:
         raise UserError(f"papers/{paper}.json has no result {key!r}: add it") from None

@@ -31,7 +31,7 @@ def memoize(function):
 
     As functools.cache does; besides, precompute() can compute it ahead, a call leaves
     the random numbers of this process as they were, wherever it is computed, and
-    options may be given by position or by name. A new definition starts anew.
+    options may be given by position or by name. A new definition computes again.
     """
     name = _name(function)
     signature = inspect.signature(function)
@@ -110,7 +110,7 @@ def recall():
 
 
 def use_threads(threads):
-    """Compute on so many threads in this process; 0 leaves that to PyTorch."""
+    """Compute on `threads` threads in this process; 0 leaves that to PyTorch."""
     if threads:
         torch.set_num_threads(threads)
     # glibc gives freed memory back, and each step then pays for page faults; after

@@ -180,7 +180,7 @@ def main():
     unknown = [name for name in names if name not in all_names]
     if unknown:
         raise UserError(f"no deck has a runnable snippet or a forward of {unknown[0]}; "
-                        f"there is {', '.join(all_names)}")
+                        f"available: {', '.join(all_names)}")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in names or all_names:
         if name in forwards() and are_shapes_stale(name, forwards()[name]):

@@ -1,4 +1,4 @@
-"""What a run measures: results/MODULE.json, which the slides take numbers from."""
+"""Numbers that runs measure: results/MODULE.json, for the slides."""
 
 import contextlib
 import json
@@ -97,7 +97,7 @@ def read(path):
 
 @contextlib.contextmanager
 def atomic(path):
-    """A temporary path beside `path` that takes its place if the block succeeds.
+    """Yield a temporary path beside `path` that replaces it if the block succeeds.
 
     Raises UserError if it can't be written.
     """

@@ -1,4 +1,4 @@
-"""The current run: what a module was asked for, and what it notes on the way.
+"""The current run: the flags that a module was given, and what it notes.
 
 cli.begin() begins it. The rest of lab reads it by current(), and notes what it has
 found by its methods and by note_samples().

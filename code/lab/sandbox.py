@@ -39,8 +39,8 @@ KEPT = 1_000_000   # characters of the outputs of one cell
 SYSTEM = ["/usr", "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime",
           "/etc/fonts", "/etc/passwd"]
 IN_MEMORY = {"/dev/shm": 256 * MiB, "/tmp": 1024 * MiB}   # all that can be written to
-# What would hold memory that no process shows, reach other processes, the machine or
-# its host, or is a part of the kernel that has often been a way out.
+# Calls that hold memory that no process shows, reach other processes, the machine or
+# its host, or is a part of the kernel that often lets code escape.
 REFUSED = """
     memfd_create memfd_secret shmget msgget semget mq_open add_key keyctl request_key
     ptrace process_vm_readv process_vm_writev kcmp pidfd_getfd unshare setns mount

@@ -103,7 +103,7 @@ class Work:
             text := cell.source.strip())) or self.digest
 
 
-def found(folder, sources, untouched, worker):
+def find(folder, sources, untouched, worker):
     """All submissions, in order; nothing that is in the folder is left out.
 
     sources: {exercise: its marks, as cells.marks}. untouched(exercise, cells) says
@@ -171,7 +171,7 @@ def listed(works):
         ", …" if works[LINES:] else "")
 
 
-# What is there --------------------------------------------------------------------
+# Files and works -------------------------------------------------------------------
 
 
 def files(folder, sources, worker):
@@ -376,7 +376,7 @@ def nobody(name, sources):
 
 
 def named_in(name, sources):
-    """The match of the longest exercise in a name, as a word of its own, or None."""
+    """The match of the longest exercise in a name, as a whole word, or None."""
     for exercise in sorted(sources, key=len, reverse=True):
         words = "[ _-]*".join(map(re.escape, exercise.split("_")))
         match = re.search(rf"(?<![^\W\d_]){words}(?![^\W\d_])", name, re.I)

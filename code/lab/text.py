@@ -154,10 +154,10 @@ REAL = {"multi30k": multi30k, "sst2": sst2, "mr": mr}
 
 
 def vocabulary(sentences, size=None):
-    """A tokenizer that knows SPECIAL and the words of these sentences.
+    """Train a tokenizer: SPECIAL and the words of these sentences.
 
-    With a size it has so many tokens instead, bytes and their most frequent pairs
-    (Sennrich et al. 2016), and knows every word. encode(text).ids and decode(ids)
+    With a size it has `size` tokens instead, bytes and their most frequent pairs
+    (Sennrich et al. 2016), and can encode any word. encode(text).ids and decode(ids)
     turn a sentence into numbers and back.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -195,11 +195,17 @@ def bert_tokenizer(words, lowercase=True):
 
 
 def whole_words(texts, at_least, max_length):
-    """A tokenizer for the words that occur in texts at least `at_least` times."""
+    """A tokenizer for the words that occur in texts at least `at_least` times.
+
+    Raises UserError if there are none.
+    """
     from tokenizers import models, trainers
     tokenizer = bert_tokenizer(models.WordLevel(unk_token="[UNK]"))
     tokenizer.train_from_iterator(texts, trainers.WordLevelTrainer(
         min_frequency=at_least, special_tokens=BERT_SPECIAL, show_progress=False))
+    if tokenizer.get_vocab_size() == len(BERT_SPECIAL):
+        raise UserError(f"no word of the training set occurs {at_least} times: choose "
+                        "a smaller --at-least")
     tokenizer.enable_truncation(max_length)
     return tokenizer
 
@@ -264,7 +270,7 @@ def known_tokens(tokenizer, sentence):
     if UNKNOWN in tokens:
         known = tokenizer.get_vocab()
         word = next(word for word in sentence.split() if word not in known)
-        raise UserError(f"the model knows no word {word!r}")
+        raise UserError(f"{word!r} is not in the vocabulary")
     return tokens
 
 
@@ -336,7 +342,7 @@ class Labelled(Dataset):
 
 
 def most_frequent(texts, tokenizer):
-    """How often the most frequent token is the one that is masked, 0..1."""
+    """The accuracy of always predicting the most frequent token, 0..1."""
     ids = encode(tokenizer, [review for review, _ in texts])["input_ids"]
     return ids[ids >= len(BERT_SPECIAL)].bincount().max().item() / (
         ids >= len(BERT_SPECIAL)).sum().item()
@@ -370,7 +376,7 @@ class Translations(Dataset):
                 for side in zip(*(self.pairs[i] for i in indices))]
 
     def loader(self, tokens):
-        """Batches of about equal length and at most so many tokens on either side."""
+        """Batches of about equal length, at most `tokens` tokens on either side."""
         lengths = [max(map(len, pair)) for pair in self.pairs]
         return DataLoader(self, sampler=TokenBatches(lengths, tokens), batch_size=None)
 
@@ -502,7 +508,7 @@ def _clause(aspect, opinion, generator):
 
 
 def _place(name, data_dir):
-    """Where a real set is, its files as their authors published them."""
+    """The folder of a real set, its files as their authors published them."""
     folder, parts = FILES[name]
 
     def download(place):

@@ -129,7 +129,7 @@ def fit(step, loader, args, save=None, validate=None, name=None, epochs=None,
     args.
 
     With a name, each epoch ends with a line on stderr and a checkpoint, from which
-    --resume goes on.
+    --resume continues.
     best: a key of the history; NAME-best.pt then has the epoch with its highest
     value (lowest if the key ends in loss or error), and the modules end with it.
     Raises UserError if a checkpoint is corrupt or of other arguments or code.
@@ -238,17 +238,18 @@ class Means:
 
 
 def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=None,
-                     epochs=None, validate=True, sets=None):
+                     epochs=None, validate=True, sets=None, schedule=None):
     """network(in_channels) Trained on args.data.
 
     The history has loss and training_error of each epoch and, if validate, accuracy
     and test_error on the test set after it. loss(output, labels): output is what the
     model returns in training; of a tuple the first entry are the logits. optimizer:
     makes one from the parameters; without, it is SGD with args.lr, momentum 0.9 and
-    args.weight_decay. The learning rate follows one_cycle().
-    args.size: side of the pictures; args.augment: shift and mirror them at random.
-    epochs: in place of args.epochs.
-    sets: a training and a test set, in place of all of args.data.
+    args.weight_decay. schedule(optimizer, steps) makes what moves the learning rate
+    after each step; without, it is one_cycle().
+    args.size: side of the images; args.augment: shift and mirror them at random.
+    epochs: instead of args.epochs.
+    sets: a training and a test set, instead of args.data.
     """
     torch.manual_seed(seed)
     train, test = sets or data.load(args, size=args.size)
@@ -260,7 +261,7 @@ def train_classifier(network, args, seed, name, loss=F.cross_entropy, optimizer=
                                     weight_decay=args.weight_decay, nesterov=True)
     batches = loader(train, args)
     epochs = epochs or args.epochs
-    schedule = one_cycle(optimizer, epochs * len(batches))
+    schedule = (schedule or one_cycle)(optimizer, epochs * len(batches))
 
     def step(batch):
         images, labels = batch
@@ -291,6 +292,11 @@ def one_cycle(optimizer, steps):
     rate = optimizer.param_groups[0]["lr"]
     return torch.optim.lr_scheduler.OneCycleLR(  # which divides by zero at 5 steps
         optimizer, rate, total_steps=max(steps, 6), pct_start=0.2)
+
+
+def constant(optimizer, steps):
+    """A schedule that leaves the optimizer's rate as it is."""
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1, total_iters=steps)
 
 
 def adamw(model, lr, steps):
@@ -390,7 +396,7 @@ def predict(model, dataset, args):
 def evaluate(model, dataset, args, metrics=None):
     """Accuracy (0..1) and mean cross-entropy on a data set, {name: float}.
 
-    metrics: {name: ignite metric of (logits, labels)} in their place. Each process
+    metrics: {name: ignite metric of (logits, labels)} instead. Each process
     of torchrun evaluates the whole set.
     """
     from ignite.metrics import Accuracy, Loss
@@ -405,7 +411,7 @@ def evaluate(model, dataset, args, metrics=None):
 
 
 def accuracy(model, dataset, args):
-    """Shares of a data set classified right, and wrong, as fit(validate=…) takes."""
+    """Accuracy and error on a data set, 0..1, as fit(validate=…) takes them."""
     share = evaluate(model, dataset, args)["accuracy"]
     return {"accuracy": share, "test_error": 1 - share}
 

@@ -1,7 +1,7 @@
-"""From the cells of a submission to what is executed, and from that to verdicts.
+"""Turn the cells of a submission into a notebook to execute, its outputs into verdicts.
 
 Checks share a process with the submission. So they are those of the source, whatever
-was handed in; each has to report its end with a token of its own; and canaries, checks
+was handed in; each has to report its end with a secret token; and canaries, checks
 that must fail, show when it is the checks that were changed.
 """
 
@@ -38,7 +38,7 @@ QUOTES = "the message quotes hidden tests"
 def instrumented(cells):
     """The notebook that is executed, and [(index in cells, kind, token)] of its cells.
 
-    A check cell imports anew what locked cells import, takes Python's own names from
+    A check cell imports again what locked cells import, takes Python's own names from
     Python, and reports its end with a token that nothing could know before. A canary
     follows, of checks that must fail: it would report the token reversed for one that
     passes, and reports its own end.
@@ -125,7 +125,7 @@ def is_check(cell):
     return is_grade(cell) and not is_solution(cell)
 
 
-def judged(cells, executed, roles, secret):
+def judge(cells, executed, roles, secret):
     """Put the verdicts into the cells' outputs; returns notes, [(grade_id, why)].
 
     nbgrader takes an error for no points and anything else for all, so a check that
@@ -146,7 +146,7 @@ def judged(cells, executed, roles, secret):
             notes.append((name, forged))
         elif kind == "canary":
             if not passed and not cell.outputs:   # what would show it was prevented
-                cell.outputs = [told(error, ended, secret)]
+                cell.outputs = [describe(error, ended, secret)]
                 notes.append((name, "it passed, but nothing was executed after it"))
             continue
         elif "CellTimeoutError" in errors:
@@ -156,7 +156,7 @@ def judged(cells, executed, roles, secret):
             notes.append((name, "the cell is not valid Python"))
         if kind in ("check", "own"):
             failed = error if kind == "own" else not passed
-            cell.outputs = [told(error, ended, secret)] if failed else []
+            cell.outputs = [describe(error, ended, secret)] if failed else []
         if kind == "own" and is_grade(cell):   # a human looks at them
             cell.outputs += figures(done.outputs)
         if any(output.get("evalue") == QUOTES for output in cell.outputs):
@@ -199,8 +199,8 @@ def refuse(cells, why):
         cell.outputs = [error_output("Hint", why)]
 
 
-def told(error, ended, secret):
-    """An error output in one line, without traceback and hidden tests."""
+def describe(error, ended, secret):
+    """Describe an error in one line, without traceback and hidden tests."""
     if error is None:
         return error_output("Hint", f"not executed: {ended}." if ended else
                             "the cell did not come to its end.")
@@ -213,7 +213,7 @@ def told(error, ended, secret):
 
 
 def figures(outputs):
-    """The PNG pictures of a cell's outputs, and nothing else of them."""
+    """The PNG images of a cell's outputs, and nothing else of them."""
     found = [output.data["image/png"] for output in outputs
              if output.output_type in ("display_data", "execute_result")
              and "image/png" in output.data]

@@ -84,7 +84,7 @@ def detect(model, name, args, renamed=dict, least=0.5):
 def published_accuracy(name, version="IMAGENET1K_V1"):
     """Top-1 accuracy (0..1) on ImageNet that torchvision states for its weights.
 
-    One picture, one crop, the validation set.
+    A single crop of each image of the validation set.
     """
     return _published(name, version).meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100
 

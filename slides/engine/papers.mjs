@@ -12,7 +12,7 @@ import { remember } from "./remember.mjs";
  * @property {string} [data]
  * @property {string} [split]
  * @property {number} [models] more than one: an ensemble
- * @property {number | string} [crops] of each picture
+ * @property {number | string} [crops] of each image
  * @typedef {{citation: string, url: string, results: Record<string, Result>}} Paper
  */
 
