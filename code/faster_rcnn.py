@@ -155,7 +155,7 @@ def sample(labels, n, share):
 
 
 def box_loss(deltas, targets, n):
-    """Smooth L1 over n samples, quadratic below 1/9."""
+    """Smooth L1 over n samples: Fast R-CNN, section 2.3, there quadratic below 1."""
     # paper: quadratic below 1
     return F.smooth_l1_loss(deltas, targets, beta=1 / 9, reduction="sum") / n
 
@@ -307,7 +307,7 @@ class RoIHeads(nn.Module):
 
     @torch.no_grad()
     def choose(self, proposals, targets):
-        """At most 512 proposals an image, a quarter of them on an object."""
+        """Sample proposals, a quarter of them on objects: Fast R-CNN, section 2.3."""
         rows = []
         for boxes, target in zip(proposals, targets):
             boxes = torch.cat([boxes, target["boxes"]])   # so that some are right
@@ -414,6 +414,7 @@ def renamed(states):
 # %% Training
 @dataclass(frozen=True)
 class Settings(cli.Settings):
+    """Faster R-CNN, sections 3.1.3 and 3.3; Fast R-CNN, section 2.3; FPN, section 3."""
     weights: str = cli.flag(None, "published weights", choices=("coco",))
     image: Path = cli.flag(None, "an image to look at")
     epochs: int = 2

@@ -1,6 +1,6 @@
 """Boxes on images: what is to be found, or what was, with its class and score."""
 
-from lab.look import FULL, SMALL, as_picture, color, crop, sheet, width
+from lab.look import FULL, SMALL, as_image, color, crop, sheet, width
 
 
 def boxes(pictures, targets, classes=(), captions=None, columns=None, role="idea",
@@ -12,7 +12,7 @@ def boxes(pictures, targets, classes=(), captions=None, columns=None, role="idea
     its edges; it may have labels (N), which name the boxes by `classes`, scores (N) in
     0..1, and roles, a list of N colours in place of `role`. captions: below the images.
     """
-    pictures = [as_picture(picture) for picture in pictures]
+    pictures = [as_image(picture) for picture in pictures]
     columns = columns or len(pictures)
     rows = -(-len(pictures) // columns)
     gap, below = 14, 30 if captions else 0
