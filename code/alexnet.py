@@ -5,7 +5,7 @@
 #   *ImageNet Classification with Deep Convolutional Neural Networks*. NIPS 2012.
 #   [doi:10.1145/3065386](https://doi.org/10.1145/3065386)
 # - **Idea**: LeNet's recipe, made a thousand times larger, can be trained if its
-#   units do not saturate (ReLU), if it is kept from learning by heart (dropout,
+#   units do not saturate (ReLU), if it is kept from overfitting (dropout,
 #   shifted and mirrored images), and if two GPUs share the work.
 # - **Demo**: one network with ReLU and with tanh, each at its best learning rate
 #   as in the paper's figure 1; then with and without dropout, its first filters,

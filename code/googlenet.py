@@ -5,8 +5,8 @@
 #   Dragomir Anguelov, Dumitru Erhan, Vincent Vanhoucke, Andrew Rabinovich.
 #   *Going Deeper with Convolutions*. CVPR 2015.
 #   [arXiv:1409.4842](https://arxiv.org/abs/1409.4842)
-# - **Idea**: look at each place through windows of several sizes at once, and pay for
-#   it by reducing the channels with 1x1 convolutions before the large windows.
+# - **Idea**: look at each position through windows of several sizes at once, and pay
+#   for it by reducing the channels with 1x1 convolutions before the large windows.
 # - **Demo**: what a block costs with and without the reductions; small networks of
 #   both kinds, at equal widths and at equal cost; what each branch of a block sees.
 # - **Time**: about 55 s on 2 CPU cores
@@ -42,7 +42,7 @@ class BasicConv2d(nn.Module):
 
 # %%
 class ConvReLU(nn.Module):
-    """The paper's layer: a bias, and no batch norm, which came a year later."""
+    """The paper's layer: a bias, and no batch norm, which came later."""
 
     def __init__(self, in_channels, out_channels, kernel_size, **options):
         super().__init__()

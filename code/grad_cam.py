@@ -165,7 +165,7 @@ if __name__ == "__main__":
            for name, learned in [("trained", True), ("untrained", False)]}
     shown = range(8)
     figures.save(figures.images(
-        {"picture": [test.picture(i) for i in shown]}
+        {"image": [test.picture(i) for i in shown]}
         | {name: [figures.heated(test.picture(i), heat[i]) for i in shown]
            for name, heat in hot.items()}), "grad-cam-digits")
 

@@ -567,7 +567,7 @@ if __name__ == "__main__":
     networks, (_, test) = compare.train(sides(args), args), data.load(
         args, size=args.size)
     figure, (axis,) = figures.panels(
-        xlabel="probability of the most likely class", ylabel="test pictures (%)")
+        xlabel="probability of the most likely class", ylabel="test images (%)")
     for name, role in [("plain", "control"), ("smoothed", "idea")]:
         found = [confidence(model, test, args) for model, _ in networks[name]]
         shares = [p.histc(10, min=0, max=1) / len(p) for p, _, _ in found]

@@ -5,7 +5,7 @@
 #   *Deep Residual Learning for Image Recognition*. CVPR 2016.
 #   [arXiv:1512.03385](https://arxiv.org/abs/1512.03385)
 # - **Idea**: let a block learn what to add to its input, so that doing nothing is
-#   easy and more layers can no longer hurt.
+#   easy and deep networks can be trained.
 # - **Demo**: plain networks against residual networks of 20 and 56 layers: training
 #   error, gradient by layer, and what the maps of a trained network show.
 # - **Time**: about 35 s on 2 CPU cores
@@ -398,12 +398,12 @@ if __name__ == "__main__":
 if __name__ == "__main__":
     networks, comparison = compare.train(sides(args), args), {}
     for title, role, kind in [("plain", "control", "plain"),
-                              ("with shortcuts", "idea", "residual")]:
+                              ("with skip connections", "idea", "residual")]:
         comparison[title] = role, {
             f"{depth} layers": training.by_epoch(
                 networks[f"{kind}{depth}"], "training_error")
             for depth in args.depths}
-    note = "deeper is worse:\nit cannot even fit the training set"
+    note = f"deeper is worse:\nnot fitted after {args.epochs} epochs"
     figures.save(figures.curves(
         comparison, ylabel="training error (%)",
         note=("plain", "56 layers", 3, note) if 56 in args.depths else None),
@@ -418,7 +418,7 @@ if __name__ == "__main__":
         norms = [gradient_norms(args.depths[0], plain, args, seed)
                  for seed in args.seeds]
         figures.band(axis, range(1, len(norms[0]) + 1), norms, role,
-                     "plain" if plain else "with shortcuts")
+                     "plain" if plain else "with skip connections")
     figures.label_lines(axis)
     figures.save(figure, "resnet-gradients")
 

@@ -5,7 +5,7 @@
 #   *Very Deep Convolutional Networks for Large-Scale Image Recognition*. ICLR 2015.
 #   [arXiv:1409.1556](https://arxiv.org/abs/1409.1556)
 # - **Idea**: make every convolution 3x3; three of them in a row see as far as one of
-#   7x7, have fewer weights, and bend the signal three times instead of once.
+#   7x7, have fewer weights, and have three nonlinearities instead of one.
 # - **Demo**: three 3x3 convolutions against one of 7x7, the same network deeper and
 #   deeper with and without batch normalisation, how large the signal is in a new
 #   VGG-19, and what a trained small VGG looks at.

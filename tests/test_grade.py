@@ -122,7 +122,7 @@ def test_an_attack_costs_only_its_own_points(toy):
         name, content, _ = HOSTILE[student]
         toy.hand_in(student, content, name)
     toy.hand_in("right", attack(SQUARE))
-    toy.args.cell_seconds = 12
+    toy.args.cell_seconds = 20
     toy.grade()
     wanted = {student: HOSTILE[student][2] for student in MECHANISMS}
     assert {student: toy.points(student) for student in wanted} == wanted
