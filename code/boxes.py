@@ -13,7 +13,7 @@
 #   to keep, boxes as offsets from anchors, features of a box, average precision.
 # - **Demo**: NMS threshold against recall, apart and crowded; RoI pool against RoI
 #   align under small shifts; three rules for one average precision.
-# - **Time**: about 27 s on 2 CPU cores
+# - **Time**: about 15 s on 2 CPU cores
 
 # %%
 from dataclasses import dataclass, replace
@@ -23,9 +23,9 @@ from math import floor, log
 import torch
 import torch.nn.functional as F
 from einops import einsum, reduce
+from torchvision import ops
 
 from lab import cli, data, figures, results
-from lab.detection import ops
 
 
 # %% Area

@@ -1,35 +1,12 @@
 """How good detections are: average precision by COCO's rules, recall of proposals."""
 
 import numpy
-import torch
-
-from lab import training
+from torchvision.ops import box_iou
 
 THRESHOLDS = numpy.linspace(0.5, 0.95, 10)   # of IoU
 RECALLS = numpy.linspace(0, 1, 101)          # at which precision is read
 MOST = 100                                   # detections of an image that count
 EVERYTHING = (0, float("inf"))
-
-
-class Compiled:
-    """torchvision.ops, imported when it is first used: that takes a second."""
-
-    def __getattr__(self, name):
-        from torchvision import ops
-        return getattr(ops, name)
-
-
-ops = Compiled()
-
-
-@torch.no_grad()
-def find(model, dataset, args):
-    """What a detector finds in each image, on the CPU, in the set's order."""
-    model.eval()
-    found = []
-    for images, _ in training.loader(dataset, args, shuffle=False):
-        found += model([image.to(args.device) for image in images])
-    return [{key: value.cpu() for key, value in each.items()} for each in found]
 
 
 def evaluate(detections, targets, areas=None):
@@ -68,7 +45,7 @@ def proposal_recall(proposals, targets, n, threshold=0.5):
     for boxes, target in zip(proposals, targets):
         total += len(target["boxes"])
         if len(boxes) and len(target["boxes"]):
-            iou = ops.box_iou(target["boxes"], boxes[:n])
+            iou = box_iou(target["boxes"], boxes[:n])
             covered += (iou.amax(1) >= threshold).sum().item()
     return covered / total
 
@@ -109,7 +86,7 @@ def _match(detection, target, label, area):
     scores = detection["scores"][chosen][order].numpy()
     truth = target["boxes"][target["labels"] == label]
     apart = _outside(truth, area)
-    iou = ops.box_iou(boxes.double(), truth.double()).numpy()                  # (N, G)
+    iou = box_iou(boxes.double(), truth.double()).numpy()                  # (N, G)
     taken = numpy.zeros((len(THRESHOLDS), len(truth)), bool)
     hits, ignored = numpy.zeros((2, len(THRESHOLDS), len(boxes)), bool)
     outside = _outside(boxes, area)

@@ -29,7 +29,7 @@ def _load(name, data_dir, size, classes, folder, annotations, pictures, lists, p
     needed = [Path(folder) / lists.format(part) for part in parts]
     place = files.first(data_dir, needed)
     if not place:
-        looked = ", ".join(str(each / folder) for each in files.folders(data_dir))
+        looked = ", ".join(str(each / folder) for each in files.places(data_dir))
         raise UserError(f"{name} is not in {looked}: put its {annotations} and "
                         f"{pictures} there")
     return [_read(name, place / folder, each.read_text("utf-8").split(), size, classes,

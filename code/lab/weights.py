@@ -43,44 +43,6 @@ def classify(model, name, args, explain, layer=None, top=5,
     return found
 
 
-def freeze(model):
-    """Replace each batch norm by one that never changes, as published detectors do."""
-    from torchvision.ops import FrozenBatchNorm2d
-    for name, part in model.named_children():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            setattr(model, name, FrozenBatchNorm2d(part.num_features, eps=0.0))
-        else:
-            freeze(part)
-    return model
-
-
-def detect(model, name, args, renamed=dict, least=0.5):
-    """Show what `model`, with torchvision's weights for its own `name`, finds.
-
-    args.image is the image's file. Prints and draws the boxes with a score of at
-    least `least`, each with its class of COCO, and returns what the model found.
-    renamed: published states -> the model's. UserError as for classify.
-    """
-    published = _published(name, "COCO_V1")
-    picture = images.read(args.image)
-    model.load_state_dict(renamed(_states(published)), strict=True)
-    model.to(args.device).eval()
-    image = published.transforms()(picture).to(args.device)          # (3, H, W)
-    with torch.no_grad():
-        found, = model([image])
-    sure = found["scores"] >= least
-    found = {key: value[sure].cpu() for key, value in found.items()}
-    classes = published.meta["categories"]
-    print(f"{args.image}, by {name} with the weights {published}:")
-    for score, label, box in zip(*(found[key].tolist() for key in (
-            "scores", "labels", "boxes"))):
-        corners = ", ".join(f"{value:.0f}" for value in box)
-        print(f"  {score:6.1%}  {classes[label]} at {corners}")
-    figures.save(figures.boxes([image.cpu()], [found], classes),
-                 f"{name}-{args.image.stem}")
-    return found
-
-
 def published_accuracy(name, version="IMAGENET1K_V1"):
     """Top-1 accuracy (0..1) on ImageNet that torchvision states for its weights.
 
