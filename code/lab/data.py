@@ -14,8 +14,6 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from lab import UserError, files, results, runs
-from lab.scenes import Detections, compose
-from lab.voc import bccd, face_mask
 
 
 class Images(TensorDataset):
@@ -43,16 +41,15 @@ class Images(TensorDataset):
 def load(args, size=None):
     """Training and test set of args.data, resized to size x size if size is given.
 
-    --quick leaves 64 and 32 samples, 8 and 4 photographs with boxes. Raises UserError
-    if the set is not here and cannot be fetched, or is corrupt.
+    --quick leaves 64 and 32 samples. Raises UserError if the set is not here and
+    cannot be fetched, or is corrupt.
     """
     options = {"size": size} if size else {}
     if args.data in REAL:
         options["data_dir"] = args.data_dir
     train, test = (EMBEDDED | REAL)[args.data](**options)
     if args.quick:
-        large = args.data in REAL and isinstance(train, Detections)
-        train, test = train.first(8 if large else 64), test.first(4 if large else 32)
+        train, test = train.first(64), test.first(32)
     runs.note_samples(train=len(train), test=len(test))
     return train, test
 
@@ -75,18 +72,6 @@ def cluttered(size=32, n_train=4000, n_test=1000, seed=0):
         _clutter(*part, size, n, generator)
         for part, n in zip(_digits(), (n_train, n_test)))
     return _normalised(train, test, "0123456789", "cluttered", size)
-
-
-@cache
-def scenes(size=64, n_train=1000, n_test=200, seed=0, **difficulty):
-    """Several of those digits in an image, with boxes: lab.scenes.Detections.
-
-    Without end, and split, as `cluttered`. difficulty: number, scale, overlap and
-    fragments, as lab.scenes.compose has them.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(compose(*part, n, size, generator, **difficulty)
-                 for part, n in zip(_digits(), (n_train, n_test)))
 
 
 def mnist(data_dir, size=None):
@@ -144,9 +129,8 @@ def cifar10(data_dir, size=None):
     return _normalised(*parts, train.classes, "cifar10", size)
 
 
-EMBEDDED = {"digits": digits, "cluttered": cluttered, "scenes": scenes}
-REAL = {"mnist": mnist, "fashion_mnist": fashion_mnist, "cifar10": cifar10,
-        "bccd": bccd, "face_mask": face_mask}
+EMBEDDED = {"digits": digits, "cluttered": cluttered}
+REAL = {"mnist": mnist, "fashion_mnist": fashion_mnist, "cifar10": cifar10}
 
 
 def random_crop(images, padding=4):

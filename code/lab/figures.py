@@ -32,12 +32,11 @@ from lab.look import (
     stretch,
     width,
 )
-from lab.overlays import boxes
 from lab.stacks import stacks
 
 __all__ = [
     "BESIDE", "FULL", "HEAVY", "PALETTE", "SMALL", "TEXT", "THIN", "TITLE",
-    "Heatmap", "annotate", "architecture", "band", "bars", "block", "boxes", "cells",
+    "Heatmap", "annotate", "architecture", "band", "bars", "block", "cells",
     "color", "confusion", "crop", "curves", "dots", "feature_maps", "filters",
     "flow", "frame", "grouped_bars", "heated", "heatmaps", "images", "label_lines",
     "panels", "points", "prediction", "save", "sheet", "signed", "stacks", "table",
