@@ -15,8 +15,8 @@ CASES = {
     "AlexNet": Case(partial(alexnet.AlexNet, num_classes=10, hidden_size=64),
                     partial(images, channels=3, size=64)),
     "AlexNetOriginal": Case(
-        partial(alexnet.AlexNetOriginal, num_classes=10, hidden_size=64,
-                channels=(8, 16, 16, 16, 16)), partial(images, channels=3, size=227)),
+        partial(alexnet.AlexNetOriginal, num_classes=10, hidden_size=256, dropout=0.1,
+                channels=(32, 32, 32, 32, 32)), partial(images, channels=3, size=227)),
     "SmallAlexNet": Case(alexnet.SmallAlexNet, partial(images, channels=3, size=32)),
     "SmallAlexNet tanh": Case(
         partial(alexnet.SmallAlexNet, activation=nn.Tanh, dropout=0.5),
