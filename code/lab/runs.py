@@ -123,7 +123,7 @@ class Run:
 
 
 def begin(args, name, script, command, processes=1, settings=None, tune=False,
-          changed=()):
+          changed=""):
     """Begin a run; script: None in a notebook or on a slide. cli.begin calls this."""
     use(Run(args, name, script, command, processes, settings or {}, tune, changed))
     if int(os.environ.get("RANK", 0)) > 0:  # of torchrun's processes one reports
